@@ -1,0 +1,19 @@
+"""A real LLM answering requests. Shapes use the legend of course_lib/attention."""
+
+from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache
+from course_lib.serving.model import LlamaConfig, LlamaModel
+from course_lib.serving.static_batch import greedy, greedy_steps
+from course_lib.serving.weights import WeightsError, chat_prompt, load_model
+
+__all__ = [
+    "ContiguousCache",
+    "GrowingCache",
+    "LlamaConfig",
+    "LlamaModel",
+    "NoCache",
+    "WeightsError",
+    "chat_prompt",
+    "greedy",
+    "greedy_steps",
+    "load_model",
+]

@@ -1,0 +1,296 @@
+"""Where keys and values are kept between two tokens: not at all, in growing tensors, in fixed slabs.
+
+Every cache answers the same three calls, and the model sees only the last:
+
+    begin_step({sequence: number of new tokens}) -> positions    before a forward pass
+    length(sequence) -> tokens it holds of that sequence
+    attend(layer, query, key, value) -> output                   once a layer, by the model
+
+A step is a *flat batch*: the new tokens of all sequences one after another, in the order of the dict. A
+whole prompt (prefill) and a single token (decode) are the same thing with different counts.
+
+Shapes use the legend of course_lib/attention. `S` is the longest context in the step.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.serving.model import LlamaConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows start .. stop - 1 of the flat batch are the newest tokens of one sequence."""
+
+    sequence: int
+    start: int
+    stop: int
+    context_len: int  # tokens of the sequence once these are added
+
+    @property
+    def num_new(self) -> int:
+        return self.stop - self.start
+
+
+def plan_runs(new_tokens: dict[int, int], lengths: dict[int, int]) -> list[Run]:
+    """Lay the new tokens of each sequence into one flat batch.
+
+    Args:
+        new_tokens: sequence -> how many tokens it brings to this step, at least 1.
+        lengths: sequence -> how many tokens are already kept; absent means none.
+
+    Raises:
+        ValueError: a sequence that brings no token.
+
+    Example:
+        >>> plan_runs({7: 3, 4: 1}, lengths={4: 10})
+        [Run(sequence=7, start=0, stop=3, context_len=3), Run(sequence=4, start=3, stop=4, context_len=11)]
+    """
+    runs, start = [], 0
+    for sequence, count in new_tokens.items():
+        if count < 1:
+            raise ValueError(
+                f"sequence {sequence} brings {count} tokens to the step: leave it out or bring one"
+            )
+        runs.append(Run(sequence, start, start + count, lengths.get(sequence, 0) + count))
+        start += count
+    return runs
+
+
+def positions_of(runs: list[Run]) -> torch.Tensor:
+    """Where each token of the flat batch stands in its own sequence: [T] int64."""
+    return torch.cat([torch.arange(run.context_len - run.num_new, run.context_len) for run in runs])
+
+
+def attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Causal attention of one sequence's newest tokens: [T, Hq, D] over [S, Hkv, D] -> [T, Hq, D].
+
+    The same result as `course_lib.attention.attention`, through torch's fused kernel.
+    """
+    num_tokens, context_len = len(query), len(key)
+    future_allowed = None
+    if 1 < num_tokens < context_len:  # some context is old: the causal triangle ends bottom right
+        position = torch.arange(context_len - num_tokens, context_len, device=query.device)
+        future_allowed = torch.arange(context_len, device=query.device) <= position[:, None]  # [T, S]
+    out = F.scaled_dot_product_attention(
+        query.transpose(0, 1)[None],  # [1, Hq, T, D]
+        key.transpose(0, 1)[None],  # [1, Hkv, S, D]
+        value.transpose(0, 1)[None],
+        attn_mask=future_allowed,
+        is_causal=num_tokens == context_len,
+        enable_gqa=True,
+    )
+    return out[0].transpose(0, 1)
+
+
+class NoCache:
+    """Keeps nothing, so every step must bring every token of every sequence again.
+
+    Example:
+        >>> cache = NoCache()
+        >>> cache.begin_step({0: 3}), cache.length(0)
+        (tensor([0, 1, 2]), 0)
+    """
+
+    def __init__(self):
+        self.runs: list[Run] = []
+
+    def length(self, sequence: int) -> int:
+        return 0
+
+    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor:
+        """Announce the step; returns the positions of its tokens, [T] int64."""
+        self.runs = plan_runs(new_tokens, {})
+        return positions_of(self.runs)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Each sequence attends to its own rows of the flat batch, and they are forgotten."""
+        out = torch.empty_like(query)
+        for run in self.runs:
+            rows = slice(run.start, run.stop)
+            out[rows] = attend_one(query[rows], key[rows], value[rows])
+        return out
+
+
+class GrowingCache:
+    """One tensor a sequence and layer, made longer by `torch.cat` with every token.
+
+    Nothing is reserved and nothing is wasted, but each token copies the whole context once more, and each
+    sequence needs a kernel launch of its own.
+
+    Example:
+        >>> cache = GrowingCache()
+        >>> cache.begin_step({0: 3}), cache.length(0)
+        (tensor([0, 1, 2]), 3)
+    """
+
+    def __init__(self):
+        self.runs: list[Run] = []
+        self.lengths: dict[int, int] = {}
+        self.keys: dict[tuple[int, int], torch.Tensor] = {}  # (sequence, layer) -> [S, Hkv, D]
+        self.values: dict[tuple[int, int], torch.Tensor] = {}
+
+    def length(self, sequence: int) -> int:
+        return self.lengths.get(sequence, 0)
+
+    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor:
+        """Announce the step; returns the positions of its tokens, [T] int64."""
+        self.runs = plan_runs(new_tokens, self.lengths)
+        self.lengths.update({run.sequence: run.context_len for run in self.runs})
+        return positions_of(self.runs)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Append the new keys and values of each sequence, then attend to all it has."""
+        out = torch.empty_like(query)
+        for run in self.runs:
+            rows, place = slice(run.start, run.stop), (run.sequence, layer)
+            self.keys[place] = _grown(self.keys.get(place), key[rows])
+            self.values[place] = _grown(self.values.get(place), value[rows])
+            out[rows] = attend_one(query[rows], self.keys[place], self.values[place])
+        return out
+
+    def free(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self.lengths.pop(sequence, None)
+        for store in (self.keys, self.values):
+            for place in [place for place in store if place[0] == sequence]:
+                del store[place]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of keys and values held now: every one of them is a token's."""
+        tensors = [*self.keys.values(), *self.values.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _grown(old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+    return new.clone() if old is None else torch.cat([old, new])
+
+
+class ContiguousCache:
+    """One slab of `max_len` slots a sequence, reserved before its first token: how LLMs were served until 2023.
+
+    Appending is a write in place, and a batch of sequences is one rectangular tensor, so a decode step is
+    one kernel call whatever the batch. The price is the reservation.
+
+    Args:
+        config: of the model that will attend.
+        num_sequences: slabs. Sequence s owns slab s.
+        max_len: slots in a slab, one a token.
+        dtype, device: of keys and values.
+
+    Raises:
+        ValueError: from `begin_step`, when a sequence has no slab or outgrows it. Nothing is changed then.
+
+    Example:
+        >>> cache = ContiguousCache(config, num_sequences=8, max_len=256)    # doctest: +SKIP
+        >>> cache.begin_step({0: 5, 3: 1})                                   # doctest: +SKIP
+        tensor([0, 1, 2, 3, 4, 0])
+
+    Source: the baseline of Kwon et al. (SOSP 2023), section 3: FasterTransformer and Orca reserve so.
+    """
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        num_sequences: int,
+        max_len: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        if num_sequences < 1 or max_len < 1:
+            raise ValueError(f"need at least one slab of one slot, got {num_sequences} of {max_len}")
+        shape = (config.num_layers, num_sequences, max_len, config.num_kv_heads, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, max_len, Hkv, D]
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.num_sequences, self.max_len = num_sequences, max_len
+        self.lengths: dict[int, int] = {}
+        self.runs: list[Run] = []
+
+    def length(self, sequence: int) -> int:
+        return self.lengths.get(sequence, 0)
+
+    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor:
+        """Announce the step; returns the positions of its tokens, [T] int64."""
+        runs = plan_runs(new_tokens, self.lengths)
+        for run in runs:
+            if not 0 <= run.sequence < self.num_sequences:
+                raise ValueError(
+                    f"sequence {run.sequence} has no slab: there are {self.num_sequences}, from 0"
+                )
+            if run.context_len > self.max_len:
+                raise ValueError(
+                    f"sequence {run.sequence} needs {run.context_len} slots, its slab has {self.max_len}: "
+                    "free it or make the cache with a larger max_len"
+                )
+        self.lengths.update({run.sequence: run.context_len for run in runs})
+        self.runs = runs
+        self._plan_decodes([run for run in runs if run.num_new == 1])
+        return positions_of(runs)
+
+    def _plan_decodes(self, decodes: list[Run]) -> None:
+        """What all layers of the step share: which slabs decode, and which of their slots are filled."""
+        device = self.keys.device
+        self.decode_rows = torch.tensor([run.start for run in decodes], dtype=torch.int64, device=device)
+        slabs = [run.sequence for run in decodes]
+        together = slabs == list(range(slabs[0], slabs[0] + len(slabs))) if slabs else False
+        # Slabs that lie side by side are read where they are; others are gathered, which copies them.
+        self.decode_slabs = (
+            slice(slabs[0], slabs[0] + len(slabs)) if together else torch.tensor(slabs, device=device)
+        )
+        self.decode_slab_ids = torch.tensor(slabs, dtype=torch.int64, device=device)
+        context_lens = torch.tensor(
+            [run.context_len for run in decodes], dtype=torch.int64, device=device
+        )  # [B]
+        self.decode_slots = context_lens - 1
+        self.decode_span = int(context_lens.max()) if decodes else 0
+        filled = torch.arange(self.decode_span, device=device) < context_lens[:, None]  # [B, S]
+        self.decode_mask = None if bool(filled.all()) else filled[:, None, None]  # [B, 1, 1, S]
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Write the new keys and values into their slabs, then attend: decodes in one call, prompts one by one."""
+        out = torch.empty_like(query)
+        keys, values = self.keys[layer], self.values[layer]  # [B, max_len, Hkv, D]
+        for run in self.runs:
+            if run.num_new > 1:
+                rows, new = slice(run.start, run.stop), slice(run.context_len - run.num_new, run.context_len)
+                keys[run.sequence, new], values[run.sequence, new] = key[rows], value[rows]
+                context = slice(0, run.context_len)
+                out[rows] = attend_one(
+                    query[rows], keys[run.sequence, context], values[run.sequence, context]
+                )
+        if self.decode_span:
+            rows = self.decode_rows
+            keys[self.decode_slab_ids, self.decode_slots] = key[rows]
+            values[self.decode_slab_ids, self.decode_slots] = value[rows]
+            out[rows] = self._decode(query[rows], keys, values)
+        return out
+
+    def _decode(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """One query a sequence. The queries that share a KV head stand where torch expects a time axis, so
+        that no key or value is copied for them: [B, Hq, D] -> [B, Hkv, Hq // Hkv, D]."""
+        num_kv_heads = keys.shape[-2]
+        out = F.scaled_dot_product_attention(
+            query.unflatten(1, (num_kv_heads, -1)),
+            keys[self.decode_slabs, : self.decode_span].transpose(1, 2),  # [B, Hkv, S, D]
+            values[self.decode_slabs, : self.decode_span].transpose(1, 2),
+            attn_mask=self.decode_mask,
+        )
+        return out.flatten(1, 2)  # [B, Hq, D]
+
+    def free(self, sequence: int) -> None:
+        """Give the slab back. What it held is overwritten by the next owner, never read."""
+        self.lengths.pop(sequence, None)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes reserved, used or not."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    @property
+    def num_bytes_used(self) -> int:
+        """Bytes that hold a token's keys and values now."""
+        return self.num_bytes * sum(self.lengths.values()) // (self.num_sequences * self.max_len)

@@ -1,0 +1,1 @@
+"""What a learner sees and touches. Nothing below imports it."""

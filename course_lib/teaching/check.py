@@ -1,0 +1,442 @@
+"""Checks for the exercises: `check.<exercise>(your_answer)` says what is right, and what is wrong and why.
+
+A check runs your answer on a few inputs and looks at what it does, never at how it is written. It reports
+and never raises. `check.hint("name")` gives one more hint each time, `check.reveal("name")` the solution,
+`check.progress()` what you have done.
+"""
+
+import base64
+import copy
+import ctypes
+import inspect
+import json
+import os
+import threading
+import traceback
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+import torch
+
+TIME_LIMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong solution that people write, and where to look when an answer behaves like it."""
+
+    headline: str
+    look_at: str
+    wrong: Callable
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: what is asked, how it is judged, how to help.
+
+    An answer is judged by its outcome on `cases`: what it returns, and what it did to the arguments named in
+    `may_change`. The first of the `mistakes` that behaves as the answer does on every case gives the diagnosis.
+    """
+
+    name: str
+    minutes: int
+    difficulty: str  # easy, medium or hard
+    proves: str  # what a passing answer shows, in a line
+    solution: Callable
+    cases: Callable[[], list[dict]]  # fresh keyword arguments for each case
+    mistakes: tuple[Mistake, ...]
+    hints: tuple[str, str, str]  # idea, pseudocode, code
+    look_at: str  # when no known mistake fits
+    may_change: frozenset[str] = frozenset()
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer did on one case."""
+
+    value: object = None
+    changed: dict[str, object] = field(default_factory=dict)  # the arguments in may_change, afterwards
+    error: str | None = None  # it raised, or ran out of time
+    spoiled: str | None = None  # an argument it must not change, and did
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    headline: str
+    case: dict | None
+    expected: str
+    got: str
+    look_at: str
+
+
+# -- running an answer --------------------------------------------------------------------------------------
+
+
+class _TimeUp(BaseException):
+    pass
+
+
+def run_limited(function: Callable, args: list, seconds: float) -> tuple[object, str | None]:
+    """Call a function in a thread of its own: (value, None), or (None, what went wrong).
+
+    When time is up an exception is raised inside the thread, which ends a loop of Python code everywhere,
+    Windows and Jupyter included.
+    """
+    result: dict[str, object] = {}
+
+    def work() -> None:
+        try:
+            result["value"] = function(*args)
+        except _TimeUp:
+            pass
+        except BaseException as error:  # an answer may raise anything, SystemExit too
+            result["error"] = _describe_error(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
+        thread.join(1.0)
+        return None, f"still running after {seconds:g} s"
+    return result.get("value"), result.get("error")
+
+
+def _describe_error(error: BaseException) -> str:
+    where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    place = f", line {where[0].lineno}: {where[0].line}" if where and where[0].line else ""
+    return f"{type(error).__name__}: {error}".splitlines()[0] + place
+
+
+def outcomes(exercise: Exercise, answer: Callable, seconds: float = TIME_LIMIT_SECONDS) -> list[Outcome]:
+    """Run an answer on every case, up to the first that fails to return."""
+    found = []
+    for kwargs in exercise.cases():
+        before = copy.deepcopy(kwargs)
+        value, error = run_limited(answer, list(kwargs.values()), seconds)  # by position: names are yours
+        changed = {name: kwargs[name] for name in sorted(exercise.may_change)}
+        spoiled = [
+            name for name in before if name not in changed and not same(before[name], kwargs[name], 0.0)
+        ]
+        found.append(Outcome(value, changed, error, spoiled[0] if spoiled else None))
+        if error:
+            break
+    return found
+
+
+# -- comparing ----------------------------------------------------------------------------------------------
+
+
+def same(expected: object, got: object, tolerance: float) -> bool:
+    """Equal in type, shape, dtype and value; floats within the tolerance."""
+    return difference(expected, got, tolerance) is None
+
+
+def difference(expected: object, got: object, tolerance: float) -> str | None:
+    """What sets two values apart, in a few words, or None."""
+    if isinstance(expected, torch.Tensor):
+        if not isinstance(got, torch.Tensor):
+            return f"a tensor is expected, not {type(got).__name__}"
+        if expected.shape != got.shape:
+            return f"the shape should be {list(expected.shape)}, not {list(got.shape)}"
+        if expected.dtype != got.dtype:
+            return f"the dtype should be {expected.dtype}, not {got.dtype}"
+        close = torch.allclose(
+            expected.double(), got.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+        )
+        return None if close else "the values differ"
+    if isinstance(expected, (list, tuple)):
+        if type(got) is not type(expected):
+            return f"a {type(expected).__name__} is expected, not {type(got).__name__}"
+        if len(expected) != len(got):
+            return f"the length should be {len(expected)}, not {len(got)}"
+        pairs = zip(expected, got, strict=True)
+        return next((why for e, g in pairs if (why := difference(e, g, tolerance))), None)
+    if isinstance(expected, bool) or expected is None or isinstance(expected, str):
+        return None if type(got) is type(expected) and got == expected else "the value differs"
+    if isinstance(expected, int):
+        if isinstance(got, bool) or not hasattr(got, "__index__"):
+            return f"an int is expected, not {type(got).__name__}"
+        return None if int(got) == expected else "the value differs"
+    if isinstance(expected, float):
+        if isinstance(got, bool) or not isinstance(got, (int, float)):
+            return f"a number is expected, not {type(got).__name__}"
+        return None if abs(got - expected) <= tolerance * max(1.0, abs(expected)) else "the value differs"
+    return None if expected == got else "the value differs"
+
+
+def show(value: object) -> str:
+    """A value in one short line."""
+    if isinstance(value, torch.Tensor):
+        numbers = [f"{number:.4g}" for number in value.flatten()[:4].tolist()]
+        dots = ", ..." if value.numel() > 4 else ""
+        return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')} [{', '.join(numbers)}{dots}]"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:,}"
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _show_argument(name: str, value: object) -> str:
+    return f"{name} {list(value.shape)}" if isinstance(value, torch.Tensor) else f"{name}={show(value)}"
+
+
+# -- judging ------------------------------------------------------------------------------------------------
+
+
+def judge(exercise: Exercise, answer: object, seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis | str:
+    """ "not attempted", "passed", or a Diagnosis."""
+    if answer is ...:
+        return "not attempted"
+    if not callable(answer):
+        return Diagnosis(
+            f"{type(answer).__name__} is no function", None, "the function itself", show(answer),
+            f"pass the function without calling it: check.{exercise.name}(your_function)",
+        )  # fmt: skip
+    got = outcomes(exercise, answer, seconds)
+    if any(outcome.value is ... for outcome in got):
+        return "not attempted"
+    right = outcomes(exercise, exercise.solution)
+    for kwargs, outcome, truth in zip(exercise.cases(), got, right, strict=False):
+        if why := _fault(outcome, truth, exercise.tolerance):
+            return _diagnose(exercise, kwargs, outcome, truth, got, why)
+    return "passed"
+
+
+def _fault(outcome: Outcome, truth: Outcome, tolerance: float) -> str | None:
+    """Why an outcome is wrong, in a few words, or None."""
+    if outcome.error:
+        return outcome.error
+    if outcome.spoiled:
+        return f"it changed its argument {outcome.spoiled}"
+    if outcome.value is None and truth.value is not None:
+        return "it returned None"
+    if why := difference(truth.value, outcome.value, tolerance):
+        return why
+    for name, value in truth.changed.items():
+        if why := difference(value, outcome.changed[name], tolerance):
+            return f"{name} is not as it should be afterwards: {why}"
+    return None
+
+
+def _diagnose(
+    exercise: Exercise, case: dict, outcome: Outcome, truth: Outcome, got: list[Outcome], why: str
+) -> Diagnosis:
+    expected, shown = _shown(truth, outcome)
+    if outcome.error:
+        looks = "a loop that never ends?" if "still running" in outcome.error else "the line named above"
+        return Diagnosis(f"it did not return ({outcome.error})", case, expected, outcome.error, looks)
+    if outcome.spoiled:
+        look_at = f"work on a copy: {outcome.spoiled} belongs to the caller"
+        return Diagnosis(why, case, f"{outcome.spoiled} as it was", "other contents", look_at)
+    if outcome.value is None and truth.value is not None:
+        return Diagnosis(why, case, expected, "None", "is a `return` missing?")
+    for mistake in exercise.mistakes:
+        if _behaves_like(exercise, mistake.wrong, got):
+            return Diagnosis(mistake.headline, case, expected, shown, mistake.look_at)
+    return Diagnosis(why, case, expected, shown, exercise.look_at)
+
+
+def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
+    """Expected and got: the returned value if that differs, else the first changed argument that does."""
+    if not same(truth.value, outcome.value, 1e-5):
+        return show(truth.value), show(outcome.value)
+    for name, value in truth.changed.items():
+        if not same(value, outcome.changed[name], 1e-5):
+            if _same_rows(value, outcome.changed[name]):
+                row = int((value != outcome.changed[name]).flatten(1).any(dim=1).nonzero()[0])
+                return (
+                    f"{name}[{row}] = {show(value[row])}",
+                    f"{name}[{row}] = {show(outcome.changed[name][row])}",
+                )
+            return f"{name} = {show(value)}", f"{name} = {show(outcome.changed[name])}"
+    return show(truth.value), show(outcome.value)
+
+
+def _same_rows(a: object, b: object) -> bool:
+    return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dim() > 1
+
+
+def _behaves_like(exercise: Exercise, wrong: Callable, got: list[Outcome]) -> bool:
+    planted = outcomes(exercise, wrong)
+    if len(planted) != len(got):
+        return False
+    return all(
+        not a.error
+        and same(a.value, b.value, exercise.tolerance)
+        and all(same(a.changed[name], b.changed[name], exercise.tolerance) for name in a.changed)
+        for a, b in zip(planted, got, strict=True)
+    )
+
+
+# -- what the learner calls ---------------------------------------------------------------------------------
+
+
+def _report(exercise: Exercise, answer: object) -> None:
+    try:
+        verdict = judge(exercise, answer)
+    except Exception as error:  # a check never raises: a fault of ours must not look like the learner's
+        print(
+            f"? {exercise.name}: the check itself failed ({type(error).__name__}: {error}). Please report it."
+        )
+        return
+    if verdict == "not attempted":
+        print(f"○ {exercise.name}: not attempted yet   ({exercise.minutes} min, {exercise.difficulty})")
+        return
+    record = _load_progress()
+    entry = record.setdefault(exercise.name, {"tries": 0, "passed": False})
+    entry["tries"] = entry.get("tries", 0) + 1
+    if verdict == "passed":
+        entry["passed"] = True
+        print(f"✓ {exercise.name}   {exercise.proves}")
+    else:
+        print(f"✗ {exercise.name}: {verdict.headline}")
+        if verdict.case is not None:
+            print(
+                "  input     "
+                + ", ".join(_show_argument(name, value) for name, value in verdict.case.items())
+            )
+        print(f"  expected  {verdict.expected}\n  got       {verdict.got}\n  look at   {verdict.look_at}")
+    _save_progress(record)
+
+
+def hint(name: str) -> None:
+    """Print one more hint: the idea, then pseudocode, then code."""
+    exercise = _find(name)
+    if exercise is None:
+        return
+    record = _load_progress()
+    entry = record.setdefault(name, {"tries": 0, "passed": False})
+    step = min(entry.get("hints", 0), len(exercise.hints) - 1)
+    entry["hints"] = step + 1
+    _save_progress(record)
+    print(f"hint {step + 1} of {len(exercise.hints)}\n{exercise.hints[step]}")
+
+
+def reveal(name: str) -> None:
+    """Print the solution."""
+    exercise = _find(name)
+    if exercise is None:
+        return
+    record = _load_progress()
+    record.setdefault(name, {"tries": 0, "passed": False})["revealed"] = True
+    _save_progress(record)
+    print(inspect.getsource(exercise.solution).rstrip())
+
+
+def progress() -> None:
+    """Print every exercise with what you have done so far."""
+    record = _load_progress()
+    exercises = _exercises()
+    for exercise in exercises.values():
+        entry = record.get(exercise.name, {})
+        sign = "✓" if entry.get("passed") else "✗" if entry.get("tries") else "○"
+        notes = [f"{entry['tries']} tries" if entry["tries"] != 1 else "1 try"] if entry.get("tries") else []
+        notes += (
+            [f"{entry['hints']} hints" if entry["hints"] != 1 else "1 hint"] if entry.get("hints") else []
+        )
+        notes += ["solution seen"] if entry.get("revealed") else []
+        print(
+            f"{sign} {exercise.name:24}{exercise.minutes:3} min  {exercise.difficulty:8}{', '.join(notes)}".rstrip()
+        )
+    passed = sum(bool(record.get(name, {}).get("passed")) for name in exercises)
+    print(f"{passed} of {len(exercises)} solved")
+
+
+def export_progress() -> str:
+    """Your progress as one line to paste into `check.import_progress` on another machine."""
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(_load_progress()).encode())).decode()
+
+
+def import_progress(line: str) -> None:
+    """Take over progress from `export_progress`; what either side has solved stays solved."""
+    try:
+        other = json.loads(zlib.decompress(base64.urlsafe_b64decode(line.strip())))
+        passed = {name for name, entry in other.items() if entry.get("passed")}
+    except (ValueError, zlib.error, AttributeError):
+        print("✗ this is no line from check.export_progress(): copy the whole of it")
+        return
+    _save_progress({**_load_progress(), **{name: other[name] for name in passed}})
+    print(f"✓ {len(passed)} solved exercises taken over")
+
+
+def compare(guess: object, measured: float, unit: str) -> None:
+    """Hold your prediction against what came out.
+
+    Example:
+        >>> compare(..., 1275, "tokens")
+        measured 1,275 tokens   (you made no guess: commit to a number first, it is how one learns)
+        >>> compare(50, 100, "tokens")
+        measured 100 tokens, you said 50: too low by a factor of 2.0
+    """
+    shown = f"{measured:,.0f}" if abs(measured) >= 100 or measured == int(measured) else f"{measured:,.2f}"
+    if guess is ... or not isinstance(guess, (int, float)):
+        print(
+            f"measured {shown} {unit}   (you made no guess: commit to a number first, it is how one learns)"
+        )
+    elif guess <= 0 or measured <= 0:
+        print(f"measured {shown} {unit}, you said {guess:,}")
+    else:
+        factor = max(guess / measured, measured / guess)
+        verdict = (
+            "right"
+            if factor < 1.1
+            else f"too {'high' if guess > measured else 'low'} by a factor of {factor:.1f}"
+        )
+        print(f"measured {shown} {unit}, you said {guess:,}: {verdict}")
+
+
+# -- the record ---------------------------------------------------------------------------------------------
+
+
+def state_dir() -> Path:
+    """Where progress is kept: $COURSE_STATE_HOME, or the platform's place for user data."""
+    if home := os.environ.get("COURSE_STATE_HOME"):
+        return Path(home)
+    return platformdirs.user_data_path("paged-attention-course", appauthor=False)
+
+
+def _load_progress() -> dict:
+    try:
+        record = json.loads((state_dir() / "progress.json").read_text())
+        return record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _save_progress(record: dict) -> None:
+    try:
+        state_dir().mkdir(parents=True, exist_ok=True)
+        scratch = state_dir() / "progress.json.part"
+        scratch.write_text(json.dumps(record, indent=1))
+        os.replace(scratch, state_dir() / "progress.json")
+    except OSError as error:
+        print(f"  (progress not kept: {error.strerror} at {state_dir()})")
+
+
+def _exercises() -> dict[str, Exercise]:
+    from course_lib.teaching.exercises import EXERCISES  # imports this module in its turn
+
+    return EXERCISES
+
+
+def _find(name: str) -> Exercise | None:
+    exercise = _exercises().get(name)
+    if exercise is None:
+        print(f"no exercise {name!r}; there are: {', '.join(_exercises())}")
+    return exercise
+
+
+def __getattr__(name: str) -> Callable[[object], None]:
+    """`check.slot_of` is a function that checks an answer to the exercise slot_of."""
+    if name.startswith("__") or name not in _exercises():
+        raise AttributeError(f"no exercise {name!r}")
+    return lambda answer: _report(_exercises()[name], answer)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_exercises()])

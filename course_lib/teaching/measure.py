@@ -1,0 +1,60 @@
+"""Times measured on the machine that runs the notebook: one decode step, and the two roofs of a roofline."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from course_lib.serving.model import LlamaModel
+
+
+def step_seconds(model: LlamaModel, cache, context_len: int, *, batch: int = 1, repeats: int = 5) -> float:
+    """Median seconds of a step that adds one token to each of `batch` sequences of `context_len` tokens.
+
+    The contexts are put in first, which also warms the machine up. A step feeds what the cache does not hold:
+    one token a sequence, or with NoCache everything, so that NoCache measures a prefill.
+
+    Args:
+        cache: empty, with room for context_len + repeats tokens in sequences 0 .. batch - 1.
+    """
+    texts = [
+        [(7 * position + sequence) % 1000 for position in range(context_len)] for sequence in range(batch)
+    ]
+    seconds = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        fed = [text[cache.length(sequence) :] for sequence, text in enumerate(texts)]
+        positions = cache.begin_step({sequence: len(tokens) for sequence, tokens in enumerate(fed)})
+        token_ids = torch.tensor([token for tokens in fed for token in tokens])
+        hidden = model(token_ids.to(model.device), positions.to(model.device), cache)
+        last = torch.tensor([len(tokens) for tokens in fed]).cumsum(0) - 1
+        chosen = model.logits(hidden[last.to(model.device)]).argmax(dim=-1).tolist()  # waits for a GPU, too
+        seconds.append(time.perf_counter() - start)
+        for text, token in zip(texts, chosen, strict=True):
+            text.append(token)
+    return statistics.median(seconds[1:])
+
+
+def peaks(seconds: float = 0.5, where: torch.device | str = "cpu") -> tuple[float, float]:
+    """The two roofs of this machine: (FLOP/s of a large fp32 product, bytes/s of a large read).
+
+    Each is the best of several tries within `seconds`: noise only ever slows a machine down.
+    """
+    size = 1536
+    a, b = torch.randn(size, size, device=where), torch.randn(size, size, device=where)
+    big, vector = (
+        torch.randn(8192, 8192, device=where),
+        torch.randn(8192, device=where),
+    )  # 256 MiB: past the caches
+    flops = 2 * size**3 / _fastest(lambda: a @ b, seconds)
+    return flops, big.numel() * 4 / _fastest(lambda: big @ vector, seconds)
+
+
+def _fastest(run: Callable[[], torch.Tensor], seconds: float) -> float:
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()[0].sum().item()  # reading a number waits for the product, on a GPU too
+        best = min(best, time.perf_counter() - start)
+    return best

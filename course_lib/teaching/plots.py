@@ -1,0 +1,311 @@
+"""The pictures of the course: state in, matplotlib Figure out.
+
+Every picture shows the state of real objects. It carries one sentence that says what is to be seen: as its
+caption, as its text/plain, and as the alt text of its PNG.
+"""
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+
+from course_lib.serving.cost import Cost
+from course_lib.serving.kv_cache import ContiguousCache
+from course_lib.teaching.presets import Budget
+
+# Okabe and Ito's palette, told apart by colour-blind readers. A request keeps its colour everywhere.
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#BBBBBB"
+REQUEST_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILLION)
+
+# The kinds of slot look the same in every picture: a hatch says it without colour.
+RESERVED = dict(facecolor="white", hatch="////")
+FREE = dict(facecolor="white", hatch="")
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.8,
+    "hatch.color": "#666666",
+    "savefig.facecolor": "white",
+}
+WIDTH = 9.0  # inches, at 100 dots: 900 pixels, readable from the back of a room
+DPI = 100
+LINE = 0.24  # inches that one line of caption takes
+MARKERS = "osD^v"
+
+
+def request_color(request: int) -> str:
+    return REQUEST_COLORS[request % len(REQUEST_COLORS)]
+
+
+class Picture(Figure):
+    """A figure with its sentence. It belongs to no window and is shown by Jupyter as a PNG."""
+
+    def __init__(self, height: float, alt: str):
+        self.alt = alt
+        lines = textwrap.wrap(alt, 100)
+        foot = 0.12 + LINE * len(lines)
+        super().__init__(figsize=(WIDTH, height + foot), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(self)
+        self.get_layout_engine().set(rect=(0, foot / (height + foot), 1, height / (height + foot)))
+        self.text(
+            0.012, 0.05 / (height + foot), "\n".join(lines), fontsize=11.5, color="#333333", va="bottom"
+        )
+
+    def png(self, *, small: bool = True) -> bytes:
+        """The picture as a PNG. `small` takes 40 ms more for a third of the bytes: stored pictures are small,
+        those that follow a slider are not."""
+        with io.BytesIO() as buffer, matplotlib.rc_context(STYLE):
+            self.canvas.draw()
+            pixels = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+            if small:
+                pixels.quantize(64, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+            else:
+                pixels.save(buffer, format="png", compress_level=1)
+            return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def _styled(function):
+    """Draw under the course's style and leave the reader's own settings alone."""
+
+    def wrapper(*args, **kwargs) -> Picture:
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    wrapper.__doc__, wrapper.__name__, wrapper.__wrapped__ = function.__doc__, function.__name__, function
+    return wrapper
+
+
+@_styled
+def work_map(no_cache: Sequence[tuple[int, int]], cached: Sequence[tuple[int, int]]) -> Picture:
+    """Which tokens each step computed, without a cache and with one.
+
+    Args:
+        no_cache, cached: for each step the first and last-plus-one position that went through the model.
+    """
+    counts = [sum(stop - start for start, stop in steps) for steps in (no_cache, cached)]
+    alt = (
+        f"Tokens computed in each of {len(no_cache)} steps. Without a cache every step computes the whole context "
+        f"again, {counts[0]:,} tokens in all; with a cache only what is new, {counts[1]:,}."
+    )
+    picture = Picture(3.6, alt)
+    panels = zip(
+        picture.subplots(1, 2, sharey=True), (no_cache, cached), ("no cache", "KV cache"), counts, strict=True
+    )
+    for axes, steps, title, count in panels:
+        seen = 0
+        for number, (start, stop) in enumerate(steps):
+            old, new = min(seen, stop), stop
+            axes.add_patch(
+                Rectangle((start, number), max(0, old - start), 0.9, facecolor=ORANGE, hatch="xxx", lw=0)
+            )
+            axes.add_patch(
+                Rectangle((max(start, old), number), new - max(start, old), 0.9, facecolor=BLUE, lw=0)
+            )
+            seen = max(seen, stop)
+        axes.set(
+            xlim=(0, no_cache[-1][1]),
+            ylim=(len(steps), 0),
+            xlabel="position in the text",
+            title=f"{title}: {count:,} tokens",
+        )
+    picture.axes[0].set_ylabel("step")
+    handles = [
+        Patch(facecolor=BLUE, label="computed for the first time"),
+        Patch(facecolor=ORANGE, hatch="xxx", label="computed again"),
+    ]
+    picture.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=11)
+    return picture
+
+
+@_styled
+def slabs(cache: ContiguousCache, names: Sequence[str] = ()) -> Picture:
+    """The slabs of a contiguous cache: which slots hold a token, which are only reserved.
+
+    Args:
+        cache: read, not changed.
+        names: a label for each slab; "request 0", "request 1", ... by default.
+    """
+    lengths = [cache.length(slab) for slab in range(cache.num_sequences)]
+    total = cache.num_sequences * cache.max_len
+    alt = (
+        f"{cache.num_sequences} slabs of {cache.max_len} slots, {cache.num_bytes / 2**20:,.1f} MiB reserved. "
+        f"{sum(lengths):,} of {total:,} slots hold a token's keys and values ({sum(lengths) / total:.0%}); "
+        "the hatched rest is reserved and empty."
+    )
+    picture = Picture(0.9 + 0.42 * cache.num_sequences, alt)
+    axes = picture.subplots()
+    for slab, length in enumerate(lengths):
+        axes.add_patch(Rectangle((0, slab + 0.1), cache.max_len, 0.8, edgecolor="#666666", **RESERVED))
+        axes.add_patch(
+            Rectangle((0, slab + 0.1), length, 0.8, facecolor=request_color(slab), edgecolor="black", lw=1)
+        )
+    labels = [*names, *(f"request {slab}" for slab in range(len(names), cache.num_sequences))]
+    axes.set_yticks([slab + 0.5 for slab in range(cache.num_sequences)], labels)
+    axes.set(
+        xlim=(0, cache.max_len), ylim=(cache.num_sequences, 0), xlabel="slot (one token's keys and values)"
+    )
+    handles = [
+        Patch(facecolor=request_color(0), edgecolor="black", label="token states"),
+        Patch(edgecolor="#666666", label="reserved", **RESERVED),
+    ]
+    picture.legend(handles=handles, loc="outside upper right", ncols=2, fontsize=11)
+    return picture
+
+
+SLOTS_PER_ROW = 12
+
+
+def _token_label(text: str) -> str:
+    """A token's text, short enough for its slot: a newline shows as \\n, a lone space as ␣."""
+    label = repr(text)[1:-1].strip() or "␣"
+    return (label if len(label) <= 8 else label[:7] + "…").replace("$", r"\$")
+
+
+@_styled
+def slot_map(cache: ContiguousCache, texts: Sequence[str], prompt_len: int, slab: int = 0) -> Picture:
+    """Every slot of one slab with the token whose keys and values it holds.
+
+    Args:
+        cache: read, not changed.
+        texts: the text of each token, at least as many as the slab holds.
+        prompt_len: how many of them came with the prompt.
+    """
+    length, size = cache.length(slab), cache.max_len
+    alt = (
+        f"The slab of one request: {size} slots, reserved before the first token. {min(prompt_len, length)} hold the "
+        f"prompt, {max(0, length - prompt_len)} hold the answer so far, {size - length} wait, reserved."
+    )
+    num_rows = -(-size // SLOTS_PER_ROW)
+    picture = Picture(0.5 + 0.42 * num_rows, alt)
+    axes = picture.subplots()
+    for slot in range(size):
+        row, column = divmod(slot, SLOTS_PER_ROW)
+        kind = RESERVED if slot >= length else dict(facecolor=SKY if slot < prompt_len else ORANGE)
+        axes.add_patch(Rectangle((column, row), 0.94, 0.88, edgecolor="#555555", lw=0.8, **kind))
+        if slot < length:
+            axes.text(
+                column + 0.47, row + 0.45, _token_label(texts[slot]), ha="center", va="center", fontsize=9.5
+            )
+    axes.set(xlim=(-0.02, SLOTS_PER_ROW), ylim=(num_rows, -0.02))
+    axes.axis("off")
+    handles = [
+        Patch(facecolor=SKY, edgecolor="#555555", label="prompt"),
+        Patch(facecolor=ORANGE, edgecolor="#555555", label="answer"),
+        Patch(edgecolor="#555555", label="reserved", **RESERVED),
+    ]
+    picture.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=11)
+    return picture
+
+
+@_styled
+def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]]) -> Picture:
+    """Measured time of one more token against the length of the context, a line for each cache."""
+    worst = {name: values[-1] / values[0] for name, values in milliseconds.items()}
+    growth = "; ".join(f"{name} grows {ratio:.1f}x" for name, ratio in worst.items())
+    alt = (
+        f"Milliseconds for one more token, at contexts from {context_lens[0]} to {context_lens[-1]} tokens, "
+        f"measured here: {growth}."
+    )
+    picture = Picture(3.6, alt)
+    axes = picture.subplots()
+    colors = (VERMILLION, ORANGE, BLUE)
+    for (name, values), color, marker in zip(milliseconds.items(), colors, MARKERS, strict=False):
+        axes.plot(context_lens, values, color=color, marker=marker, lw=2, label=name)
+    axes.set(xlabel="context [tokens]", ylabel="one token [ms]", ylim=(0, None))
+    axes.legend(fontsize=11)
+    return picture
+
+
+@_styled
+def roofline(
+    points: dict[str, tuple[Cost, float | None]], peak_flops: float, bandwidth: float, machine: str
+) -> Picture:
+    """Operations per second against operations per byte, under the two roofs of a machine.
+
+    Args:
+        points: label -> (counted cost, measured seconds or None). Without seconds a point lies on the roof.
+        peak_flops: floating-point operations a second.
+        bandwidth: bytes a second.
+        machine: its name, for the title.
+    """
+    ridge = peak_flops / bandwidth
+    left = sum(cost.intensity < ridge for cost, _ in points.values())
+    measured = any(seconds for _, seconds in points.values())
+    alt = (
+        f"Roofline of {machine}: {peak_flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.0f} GB/s meet at "
+        f"{ridge:.1f} FLOP per byte. {left} of {len(points)} points lie left of it, where memory sets the pace; "
+        + ("points are measured." if measured else "points are counted, at the best the roof allows.")
+    )
+    picture = Picture(4.2, alt)
+    axes = picture.subplots()
+    intensities = [cost.intensity for cost, _ in points.values()]
+    low, high = min(*intensities, ridge) / 4, max(*intensities, ridge) * 4
+    axes.plot(
+        [low, ridge, high], [low * bandwidth / 1e9, peak_flops / 1e9, peak_flops / 1e9], color="black", lw=2
+    )
+    axes.axvline(ridge, color="#999999", ls=":", lw=1.5)
+    axes.text(ridge * 1.1, axes.get_ylim()[0], "ridge", color="#555555", va="bottom")
+    for number, (label, (cost, seconds)) in enumerate(points.items()):
+        rate = cost.flops / seconds if seconds else min(peak_flops, cost.intensity * bandwidth)
+        color = BLUE if label.startswith("decode") else VERMILLION
+        axes.plot(cost.intensity, rate / 1e9, MARKERS[number % len(MARKERS)], color=color, ms=10)
+        axes.annotate(
+            label, (cost.intensity, rate / 1e9), xytext=(9, -14), textcoords="offset points", fontsize=11
+        )
+    axes.set(
+        xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s", xlim=(low, high), title=machine
+    )
+    return picture
+
+
+@_styled
+def kv_budget(budget: Budget) -> Picture:
+    """How a GPU's memory divides between weights and KV cache, and what does not fit."""
+    usable, weights, cache = (
+        value / 1e9 for value in (budget.usable_bytes, budget.weight_bytes, budget.kv_bytes)
+    )
+    fits = budget.requests_that_fit
+    gpus = f"{budget.num_gpus} x {budget.gpu.name}" if budget.num_gpus > 1 else budget.gpu.name
+    alt = (
+        f"{budget.model.name} on {gpus}: {weights:,.1f} GB of weights, {cache:,.1f} GB of KV cache for {budget.batch} "
+        f"requests of {budget.context_len:,} tokens, {usable:,.1f} GB usable. "
+        + (f"Such requests that fit: {fits:,}." if weights < usable else "The weights alone do not fit.")
+    )
+    picture = Picture(1.9, alt)
+    axes = picture.subplots()
+    axes.barh(0, weights, color=GREY, edgecolor="black", label=f"weights {weights:,.1f} GB")
+    axes.barh(
+        0, cache, left=weights, color=SKY, edgecolor="black", hatch="..", label=f"KV cache {cache:,.1f} GB"
+    )
+    axes.axvline(usable, color=VERMILLION, lw=3, label=f"usable {usable:,.1f} GB")
+    over = weights + cache - usable
+    if over > 0:
+        axes.barh(
+            0,
+            over,
+            left=usable,
+            color=VERMILLION,
+            edgecolor="black",
+            hatch="xx",
+            height=0.3,
+            label=f"does not fit {over:,.1f} GB",
+        )
+    axes.set(xlim=(0, max(usable, weights + cache) * 1.05), yticks=[], xlabel="GB (10⁹ bytes)")
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=11, frameon=False, columnspacing=1.0
+    )
+    return picture
