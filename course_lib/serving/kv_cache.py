@@ -282,8 +282,11 @@ class ContiguousCache:
         return out.flatten(1, 2)  # [B, Hq, D]
 
     def free(self, sequence: int) -> None:
-        """Give the slab back. What it held is overwritten by the next owner, never read."""
-        self.lengths.pop(sequence, None)
+        """Give the slab back, cleared. A masked slot still enters the sum, with weight 0, and 0 x NaN is NaN: what
+        one request leaves must not reach the next."""
+        length = self.lengths.pop(sequence, 0)
+        self.keys[:, sequence, :length] = 0
+        self.values[:, sequence, :length] = 0
 
     @property
     def num_bytes(self) -> int:

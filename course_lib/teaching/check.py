@@ -243,22 +243,16 @@ def _diagnose(
 
 def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
     """Expected and got: the returned value if that differs, else the first changed argument that does."""
-    if not same(truth.value, outcome.value, 1e-5):
-        return show(truth.value), show(outcome.value)
-    for name, value in truth.changed.items():
-        if not same(value, outcome.changed[name], 1e-5):
-            if _same_rows(value, outcome.changed[name]):
-                row = int((value != outcome.changed[name]).flatten(1).any(dim=1).nonzero()[0])
-                return (
-                    f"{name}[{row}] = {show(value[row])}",
-                    f"{name}[{row}] = {show(outcome.changed[name][row])}",
-                )
-            return f"{name} = {show(value)}", f"{name} = {show(outcome.changed[name])}"
-    return show(truth.value), show(outcome.value)
-
-
-def _same_rows(a: object, b: object) -> bool:
-    return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dim() > 1
+    pairs = [("", truth.value, outcome.value)]
+    pairs += [(f"{name} ", value, outcome.changed[name]) for name, value in truth.changed.items()]
+    name, expected, got = next((pair for pair in pairs if not same(*pair[1:], 1e-5)), pairs[0])
+    both_tensors = isinstance(expected, torch.Tensor) and isinstance(got, torch.Tensor)
+    if both_tensors and expected.dim() and expected.shape == got.shape and expected.dtype == got.dtype:
+        gap = (expected.double() - got.double()).abs().nan_to_num(torch.inf)
+        place = tuple(int(index) for index in torch.unravel_index(gap.argmax(), gap.shape))  # where they differ most
+        where = f"at [{', '.join(map(str, place))}] of {name}[{', '.join(map(str, expected.shape))}]"
+        return f"{expected[place]:.4g} {where}", f"{got[place]:.4g}"
+    return name + show(expected), name + show(got)
 
 
 def _behaves_like(exercise: Exercise, wrong: Callable, got: list[Outcome]) -> bool:
@@ -384,7 +378,7 @@ def compare(guess: object, measured: float, unit: str) -> None:
         factor = max(guess / measured, measured / guess)
         verdict = (
             "right"
-            if factor < 1.1
+            if factor <= 1.1
             else f"too {'high' if guess > measured else 'low'} by a factor of {factor:.1f}"
         )
         print(f"measured {shown} {unit}, you said {guess:,}: {verdict}")
@@ -403,8 +397,8 @@ def state_dir() -> Path:
 def _load_progress() -> dict:
     try:
         record = json.loads((state_dir() / "progress.json").read_text())
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
+        return {name: entry for name, entry in dict(record).items() if isinstance(entry, dict)}
+    except (OSError, ValueError, TypeError):  # absent or broken: begin anew
         return {}
 
 

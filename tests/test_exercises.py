@@ -1,0 +1,367 @@
+"""Every exercise: the solution passes, the stub is "not attempted", planted wrong answers get their own diagnosis."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.teaching import check
+from course_lib.teaching.check import judge
+from course_lib.teaching.exercises import EXERCISES
+
+# -- other right answers: a check judges behaviour, so these pass ---------------------------------------------
+
+
+def kv_bytes_in_another_order(layers, _, kv, d, b):
+    numbers = 0
+    for _layer in range(layers):
+        numbers += kv * d + kv * d
+    return np.int64(numbers * b)
+
+
+def append_kv_with_a_loop(k, v, n, new_k, new_v):
+    for key, value in zip(new_k, new_v, strict=True):
+        k[n].copy_(key)
+        v[n].copy_(value)
+        n += 1
+    return n
+
+
+def decode_step_head_by_head(q, new_k, new_v, k, v, n):
+    k[n] = new_k
+    v[n] = new_v
+    group, rows = len(q) // k.shape[1], []
+    for head in range(len(q)):
+        scores = k[: n + 1, head // group] @ q[head] / math.sqrt(q.shape[1])
+        weights = (scores - scores.max()).exp()
+        rows.append(weights @ v[: n + 1, head // group] / weights.sum())
+    return torch.stack(rows)
+
+
+def requests_that_fit_by_counting(gpu, weights, per_token, context):
+    count = 0
+    while weights + (count + 1) * per_token * context <= gpu:
+        count += 1
+    return count
+
+
+ALSO_RIGHT = {
+    "kv_bytes": kv_bytes_in_another_order,
+    "append_kv": append_kv_with_a_loop,
+    "decode_step": decode_step_head_by_head,
+    "requests_that_fit": requests_that_fit_by_counting,
+}
+
+# -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
+
+
+def append_by_cat(keys, values, length, new_key, new_value):
+    keys = torch.cat([keys[:length], new_key])
+    values = torch.cat([values[:length], new_value])
+    return len(keys)
+
+
+def append_over_the_prompt(keys, values, length, new_key, new_value):
+    for i in range(len(new_key)):
+        keys[i], values[i] = new_key[i], new_value[i]
+    return length + len(new_key)
+
+
+def append_without_values(keys, values, length, new_key, new_value):
+    keys[length : length + new_key.shape[0]].copy_(new_key)
+    return length + new_key.shape[0]
+
+
+def append_values_mixed_up(keys, values, length, new_key, new_value):
+    keys[length : length + len(new_key)] = new_key
+    values[length : length + len(new_key)] = new_key
+    return length + len(new_key)
+
+
+def append_length_of_slab(keys, values, length, new_key, new_value):
+    keys[length : length + len(new_key)] = new_key
+    values[length : length + len(new_key)] = new_value
+    return len(keys)
+
+
+def decode(query, keys, values, upto, divisor, heads):
+    scores = (query[:, None] * keys[:upto, heads].transpose(0, 1)).sum(-1) / divisor
+    return (scores.softmax(-1)[..., None] * values[:upto, heads].transpose(0, 1)).sum(1)
+
+
+def gqa(query, keys):
+    return [head // (len(query) // keys.shape[1]) for head in range(len(query))]
+
+
+def decode_stale_tail(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return decode(query, keys, values, len(keys), math.sqrt(query.shape[1]), gqa(query, keys))
+
+
+def decode_blind_to_itself(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return decode(query, keys, values, length, math.sqrt(query.shape[1]), gqa(query, keys))
+
+
+def decode_forgot_sqrt(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return decode(query, keys, values, length + 1, query.shape[1], gqa(query, keys))
+
+
+def decode_modulo_heads(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    heads = [head % keys.shape[1] for head in range(len(query))]
+    return decode(query, keys, values, length + 1, math.sqrt(query.shape[1]), heads)
+
+
+def decode_without_writing(query, new_key, new_value, keys, values, length):
+    keys = torch.cat([keys[:length], new_key[None]])
+    values = torch.cat([values[:length], new_value[None]])
+    return decode(query, keys, values, length + 1, math.sqrt(query.shape[1]), gqa(query, keys))
+
+
+def decode_extra_axis(query, new_key, new_value, keys, values, length):
+    return decode_step_head_by_head(query, new_key, new_value, keys, values, length)[None]
+
+
+def decode_in_double(query, new_key, new_value, keys, values, length):
+    return decode_step_head_by_head(query, new_key, new_value, keys, values, length).double()
+
+
+def decode_spoils_query(query, new_key, new_value, keys, values, length):
+    out = decode_step_head_by_head(query, new_key, new_value, keys, values, length)
+    query /= math.sqrt(query.shape[1])
+    return out
+
+
+WRONG = [
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: L * Hkv * D * b, "half of the right number"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: L * 2 * Hq * D * b, "too much for GQA"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * (Hkv * D) * b, "one layer's share"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * L * Hkv * D, "numbers, not bytes"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * D * L * b, "one head's share"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2.0 * L * Hkv * D * b, "an int is expected, not float"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * L * Hkv * D * b + 1, "the value differs"),
+    ("append_kv", append_by_cat, "nothing was written"),
+    ("append_kv", append_over_the_prompt, "at the start of the slab"),
+    ("append_kv", append_without_values, "values were never written"),
+    ("append_kv", append_values_mixed_up, "values hold the keys"),
+    ("append_kv", append_length_of_slab, "the value differs"),
+    ("decode_step", decode_stale_tail, "no token of this request has written"),
+    ("decode_step", decode_blind_to_itself, "does not see itself"),
+    ("decode_step", decode_forgot_sqrt, "scaled by 1 / D"),
+    ("decode_step", decode_modulo_heads, "wrong with GQA"),
+    ("decode_step", decode_without_writing, "not in the cache for the next step"),
+    ("decode_step", decode_extra_axis, "shape should be [4, 16], not [1, 4, 16]"),
+    ("decode_step", decode_in_double, "dtype should be torch.float32, not torch.float64"),
+    ("decode_step", decode_spoils_query, "changed its argument query"),
+    ("requests_that_fit", lambda gpu, w, kv, n: gpu // (kv * n), "weights are forgotten"),
+    ("requests_that_fit", lambda gpu, w, kv, n: -(-max(0, gpu - w) // (kv * n)), "rounded up"),
+    ("requests_that_fit", lambda gpu, w, kv, n: math.floor((gpu - w) / (kv * n)), "negative number"),
+    ("requests_that_fit", lambda gpu, w, kv, n: max(0, (gpu - w) // kv), "tokens, not requests"),
+    ("requests_that_fit", lambda gpu, w, kv, n: gpu // (w + kv * n), "once for each request"),
+    ("requests_that_fit", lambda gpu, w, kv, n: max(0, gpu - w) / (kv * n), "an int is expected, not float"),
+]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_the_solution_and_another_right_answer_pass(exercise):
+    assert judge(exercise, exercise.solution) == "passed"
+    assert judge(exercise, ALSO_RIGHT[exercise.name]) == "passed"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_the_stub_is_not_attempted(exercise):
+    assert judge(exercise, ...) == "not attempted"
+    assert judge(exercise, lambda *args: ...) == "not attempted"
+
+
+@pytest.mark.parametrize(("name", "wrong", "said"), WRONG, ids=[f"{n}: {said[:20]}" for n, _, said in WRONG])
+def test_a_planted_wrong_answer_gets_its_own_diagnosis(name, wrong, said):
+    verdict = judge(EXERCISES[name], wrong)
+    assert said in verdict.headline
+    assert verdict.expected != verdict.got
+    assert verdict.look_at
+
+
+def test_every_exercise_has_four_planted_wrong_answers_with_four_diagnoses():
+    for name, exercise in EXERCISES.items():
+        assert len({said for other, _, said in WRONG if other == name}) >= 4
+        assert len({mistake.headline for mistake in exercise.mistakes}) == len(exercise.mistakes) >= 4
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_every_known_mistake_is_wrong_and_told_apart(exercise):
+    for mistake in exercise.mistakes:
+        assert judge(exercise, mistake.wrong).headline == mistake.headline
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_the_last_hint_is_a_solution(exercise):
+    """The code of the third hint, put into the stub, passes."""
+    names = list(exercise.cases()[0])
+    body = "\n".join(f"    {line}" for line in exercise.hints[2].splitlines())
+    from course_lib.attention import attention
+
+    scope = {"attention": attention}
+    exec(f"def answer({', '.join(names)}):\n{body}", scope)
+    assert judge(exercise, scope["answer"]) == "passed"
+
+
+# -- answers that do not behave -------------------------------------------------------------------------------
+
+EXERCISE = EXERCISES["kv_bytes"]
+
+
+def raises(*args):
+    return [][3]
+
+
+def exits(*args):
+    raise SystemExit
+
+
+def recurses(*args):
+    return recurses(*args)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (raises, "IndexError: list index out of range"),
+        (exits, "SystemExit"),
+        (recurses, "RecursionError"),
+        (lambda a, b: 1, "TypeError"),
+        (lambda *args: None, "it returned None"),
+        (lambda *args: "819200", "an int is expected, not str"),
+        (819_200, "int is no function"),
+    ],
+    ids=["raises", "exits", "recurses", "too few arguments", "returns None", "returns text", "no function"],
+)
+def test_a_misbehaving_answer_gets_a_diagnosis(answer, said):
+    assert said in judge(EXERCISE, answer).headline
+
+
+def test_the_line_that_raised_is_shown():
+    assert "return [][3]" in judge(EXERCISE, raises).headline
+
+
+def test_an_endless_loop_is_stopped_and_its_thread_with_it():
+    ticks = [0]
+
+    def loops(*args):
+        while True:
+            ticks[0] += 1
+
+    verdict = judge(EXERCISE, loops, seconds=0.3)
+    assert "still running after 0.3 s" in verdict.headline
+    time.sleep(0.2)
+    stopped_at = ticks[0]
+    time.sleep(0.2)
+    assert ticks[0] == stopped_at, "the loop still runs in the background"
+
+
+# -- what the learner sees --------------------------------------------------------------------------------------
+
+
+def test_a_report_reads_as_designed(capsys):
+    check.kv_bytes(lambda *args: ...)
+    check.kv_bytes(lambda L, Hq, Hkv, D, b: L * Hkv * D * b)
+    check.kv_bytes(EXERCISE.solution)
+    assert capsys.readouterr().out.splitlines() == [
+        "○ kv_bytes: not attempted yet   (3 min, easy)",
+        "✗ kv_bytes: half of the right number",
+        "  input     num_layers=40, num_query_heads=40, num_kv_heads=40, head_dim=128, bytes_per_number=2",
+        "  expected  819,200",
+        "  got       409,600",
+        "  look at   a token leaves a key and a value",
+        "✓ kv_bytes   MHA, GQA and MQA are one formula: only the number of KV heads differs.",
+    ]
+
+
+def test_progress_remembers_tries_hints_and_success(capsys):
+    check.kv_bytes(raises)
+    check.kv_bytes(EXERCISE.solution)
+    check.hint("append_kv")
+    check.reveal("decode_step")
+    capsys.readouterr()
+    check.progress()
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("✓ kv_bytes") and told[0].endswith("2 tries")
+    assert told[1].startswith("○ append_kv") and told[1].endswith("1 hint")
+    assert told[2].startswith("○ decode_step") and told[2].endswith("solution seen")
+    assert told[-1] == f"1 of {len(EXERCISES)} solved"
+
+
+def test_hints_climb_the_ladder_and_stay_at_the_top(capsys):
+    for _ in range(4):
+        check.hint("kv_bytes")
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hint")]
+    assert heads == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
+
+
+def test_reveal_shows_code(capsys):
+    check.reveal("append_kv")
+    assert "keys[length:end] = new_key" in capsys.readouterr().out
+
+
+def test_unknown_names_are_answered_with_the_known_ones(capsys):
+    check.hint("slot_off")
+    assert "no exercise 'slot_off'; there are: kv_bytes" in capsys.readouterr().out
+    with pytest.raises(AttributeError, match="no exercise 'slot_off'"):
+        check.slot_off(1)
+    assert "kv_bytes" in dir(check)
+
+
+def test_progress_travels_as_one_line(capsys, tmp_path, monkeypatch):
+    check.kv_bytes(EXERCISE.solution)
+    line = check.export_progress()
+    assert "\n" not in line
+    monkeypatch.setenv("COURSE_STATE_HOME", str(tmp_path / "another machine"))
+    check.append_kv(EXERCISES["append_kv"].solution)
+    check.import_progress(line)
+    check.import_progress(line[: len(line) // 2])
+    capsys.readouterr()
+    check.progress()
+    assert f"2 of {len(EXERCISES)} solved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"kv_bytes": 3}', "null"])
+def test_a_broken_progress_file_does_no_harm(content, capsys):
+    check.state_dir().mkdir(parents=True)
+    (check.state_dir() / "progress.json").write_text(content)
+    check.kv_bytes(EXERCISE.solution)
+    check.progress()
+    out = capsys.readouterr().out
+    assert out.startswith("✓ kv_bytes") and f"1 of {len(EXERCISES)} solved" in out
+
+
+def test_progress_that_cannot_be_written_is_said_and_nothing_raises(capsys, tmp_path, monkeypatch):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("COURSE_STATE_HOME", str(tmp_path / "a file" / "below"))
+    check.kv_bytes(EXERCISE.solution)
+    out = capsys.readouterr().out
+    assert "✓ kv_bytes" in out and "progress not kept" in out
+
+
+def test_a_fault_of_the_check_is_not_blamed_on_the_learner(capsys, monkeypatch):
+    monkeypatch.setattr(check, "judge", lambda *args: 1 / 0)
+    check.kv_bytes(EXERCISE.solution)
+    assert "the check itself failed (ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("guess", "measured", "said"),
+    [
+        (..., 1100, "measured 1,100 tokens   (you made no guess"),
+        (1000, 1100, "right"),
+        (50, 1100, "too low by a factor of 22.0"),
+        (4400, 1100, "too high by a factor of 4.0"),
+        (0, 2.5, "measured 2.50 tokens, you said 0"),
+    ],
+)
+def test_a_prediction_is_held_against_the_measurement(guess, measured, said, capsys):
+    check.compare(guess, measured, "tokens")
+    assert said in capsys.readouterr().out
