@@ -8,6 +8,7 @@
     python3 course.py notebooks   build notebooks/ from lessons/ (NB=03 for one, REMEASURE=1 for new timings)
     python3 course.py check       lint, format, imports, lessons and notebooks in step
     python3 course.py weights     get the model now, so that everything works offline later
+    python3 course.py bench       measure decoding against Hugging Face transformers (about 5 minutes)
 
 `make <job>` does the same. Settings are given as NAME=value, on the command line or in the environment:
     PORT=8899      where JupyterLab answers (default 8888, or the next free port)
@@ -499,6 +500,11 @@ def check_job(_):
     return 1 if failed else 0
 
 
+def bench_job(extra):
+    setup()
+    return become([python(), "-m", "benchmarks.decode_cpu", *extra])
+
+
 def help_job(_):
     print(__doc__.rsplit("\n\n", 1)[0])
     return 0
@@ -512,6 +518,7 @@ JOBS = {
     "notebooks": notebooks_job,
     "check": check_job,
     "weights": weights_job,
+    "bench": bench_job,
     "help": help_job,
 }
 

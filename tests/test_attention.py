@@ -11,7 +11,7 @@ from course_lib.attention import attention
 
 def by_hand(query, key, value, causal, scale):
     """The formula, one query and one head at a time."""
-    num_tokens, num_heads, head_dim = query.shape
+    num_tokens, num_heads, _head_dim = query.shape
     group, out = num_heads // key.shape[1], torch.empty_like(query, dtype=torch.float64)
     for t in range(num_tokens):
         last = len(key) - num_tokens + t if causal else len(key) - 1

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.teaching import check
+from course_lib.serving import NoCache, greedy
+from course_lib.teaching import check, your_cache
 from course_lib.teaching.check import judge
 from course_lib.teaching.exercises import EXERCISES
 
@@ -116,6 +117,24 @@ def decode_modulo_heads(query, new_key, new_value, keys, values, length):
     return decode(query, keys, values, length + 1, math.sqrt(query.shape[1]), heads)
 
 
+def decode_softmax_over_heads(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    seen = keys[: length + 1, gqa(query, keys)], values[: length + 1, gqa(query, keys)]
+    weights = ((query[None] * seen[0]).sum(-1) / math.sqrt(query.shape[1])).softmax(1)  # [S, Hq]: over Hq
+    return (weights[..., None] * seen[1]).sum(0)
+
+
+def decode_mixes_keys(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return decode(query, keys, keys, length + 1, math.sqrt(query.shape[1]), gqa(query, keys))
+
+
+def decode_overwrites(query, new_key, new_value, keys, values, length):
+    keys[length - 1] = new_key
+    values[length - 1] = new_value
+    return decode(query, keys, values, length, math.sqrt(query.shape[1]), gqa(query, keys))
+
+
 def decode_without_writing(query, new_key, new_value, keys, values, length):
     keys = torch.cat([keys[:length], new_key[None]])
     values = torch.cat([values[:length], new_value[None]])
@@ -144,6 +163,24 @@ WRONG = [
     ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * D * L * b, "one head's share"),
     ("kv_bytes", lambda L, Hq, Hkv, D, b: 2.0 * L * Hkv * D * b, "an int is expected, not float"),
     ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * L * Hkv * D * b + 1, "the value differs"),
+    ("kv_bytes", lambda L, Hq, Hkv, D, b: 2 * L * Hkv * D * b / 2**10, "in KiB"),
+    (
+        "append_kv",
+        lambda k, v, n, nk, nv: append_kv_with_a_loop(k, v, n, nk, nv) - n,
+        "how many tokens are new",
+    ),
+    ("append_kv", lambda *args: (append_kv_with_a_loop(*args), args[0]), "an int is expected, not tuple"),
+    ("decode_step", decode_softmax_over_heads, "runs over the heads"),
+    ("decode_step", decode_mixes_keys, "it mixes keys"),
+    (
+        "decode_step",
+        lambda q, nk, nv, k, v, n: decode(q, k, v, n + 1, 4, gqa(q, k)),
+        "never reaches the slab",
+    ),
+    ("decode_step", decode_overwrites, "overwrites the last token"),
+    ("requests_that_fit", lambda gpu, w, kv, n: max(0, round((gpu - w) / kv / n)), "rounded to nearest"),
+    ("requests_that_fit", lambda gpu, w, kv, n: int((gpu - w) / (kv * n)), "negative number"),
+    ("requests_that_fit", lambda gpu, w, kv, n: max(0, int(0.9 * gpu) - w) // (kv * n), "held back"),
     ("append_kv", append_by_cat, "nothing was written"),
     ("append_kv", append_over_the_prompt, "at the start of the slab"),
     ("append_kv", append_without_values, "values were never written"),
@@ -189,7 +226,7 @@ def test_a_planted_wrong_answer_gets_its_own_diagnosis(name, wrong, said):
 def test_every_exercise_has_four_planted_wrong_answers_with_four_diagnoses():
     for name, exercise in EXERCISES.items():
         assert len({said for other, _, said in WRONG if other == name}) >= 4
-        assert len({mistake.headline for mistake in exercise.mistakes}) == len(exercise.mistakes) >= 4
+        assert len({mistake.headline for mistake in exercise.mistakes}) >= 4
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
@@ -230,10 +267,10 @@ def recurses(*args):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (raises, "IndexError: list index out of range"),
-        (exits, "SystemExit"),
-        (recurses, "RecursionError"),
-        (lambda a, b: 1, "TypeError"),
+        (raises, "it raised IndexError"),
+        (exits, "it raised SystemExit"),
+        (recurses, "it raised RecursionError"),
+        (lambda a, b: 1, "it raised TypeError"),
         (lambda *args: None, "it returned None"),
         (lambda *args: "819200", "an int is expected, not str"),
         (819_200, "int is no function"),
@@ -245,7 +282,8 @@ def test_a_misbehaving_answer_gets_a_diagnosis(answer, said):
 
 
 def test_the_line_that_raised_is_shown():
-    assert "return [][3]" in judge(EXERCISE, raises).headline
+    assert "list index out of range, line" in judge(EXERCISE, raises).got
+    assert "return [][3]" in judge(EXERCISE, raises).got
 
 
 def test_an_endless_loop_is_stopped_and_its_thread_with_it():
@@ -256,7 +294,7 @@ def test_an_endless_loop_is_stopped_and_its_thread_with_it():
             ticks[0] += 1
 
     verdict = judge(EXERCISE, loops, seconds=0.3)
-    assert "still running after 0.3 s" in verdict.headline
+    assert (verdict.headline, verdict.got) == ("it did not finish", "still running after 0.3 s")
     time.sleep(0.2)
     stopped_at = ticks[0]
     time.sleep(0.2)
@@ -277,6 +315,7 @@ def test_a_report_reads_as_designed(capsys):
         "  expected  819,200",
         "  got       409,600",
         "  look at   a token leaves a key and a value",
+        '  stuck?    check.hint("kv_bytes")',
         "✓ kv_bytes   MHA, GQA and MQA are one formula: only the number of KV heads differs.",
     ]
 
@@ -305,6 +344,34 @@ def test_hints_climb_the_ladder_and_stay_at_the_top(capsys):
 def test_reveal_shows_code(capsys):
     check.reveal("append_kv")
     assert "keys[length:end] = new_key" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_what_reveal_prints_runs_as_it_stands(exercise, capsys):
+    """Pasted into a notebook that imported torch, and nothing of ours."""
+    check.reveal(exercise.name)
+    scope = {"torch": torch}
+    exec(capsys.readouterr().out, scope)
+    assert judge(exercise, scope[exercise.name]) == "passed"
+
+
+def test_a_check_without_an_answer_is_not_attempted(capsys):
+    check.kv_bytes()
+    assert "○ kv_bytes: not attempted yet" in capsys.readouterr().out
+
+
+def test_your_cache_runs_in_the_model(tiny_model, capsys):
+    prompt = [5, 9, 2]
+    expected = greedy(tiny_model, [prompt], NoCache(), 8)[0]
+    append, decode_ = EXERCISES["append_kv"].solution, EXERCISES["decode_step"].solution
+    your_cache.run(tiny_model, prompt, expected, append, decode_)
+    your_cache.run(tiny_model, prompt, expected, append, lambda *args: ...)
+    your_cache.run(tiny_model, prompt, expected, lambda *args: ..., lambda *args: ...)
+    your_cache.run(tiny_model, prompt, expected, append, raises)
+    your_cache.run(tiny_model, prompt, expected, append_over_the_prompt, decode_modulo_heads)
+    assert [
+        line.split(":")[0][:1] for line in capsys.readouterr().out.splitlines() if line[0] in "✓○✗"
+    ] == list("✓○○✗✗")
 
 
 def test_unknown_names_are_answered_with_the_known_ones(capsys):
@@ -359,7 +426,7 @@ def test_a_fault_of_the_check_is_not_blamed_on_the_learner(capsys, monkeypatch):
         (1000, 1100, "right"),
         (50, 1100, "too low by a factor of 22.0"),
         (4400, 1100, "too high by a factor of 4.0"),
-        (0, 2.5, "measured 2.50 tokens, you said 0"),
+        (0, 2.5, "measured 2.5 tokens, you said 0"),
     ],
 )
 def test_a_prediction_is_held_against_the_measurement(guess, measured, said, capsys):

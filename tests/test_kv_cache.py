@@ -144,6 +144,21 @@ def test_runs_refuse_a_sequence_without_tokens():
         plan_runs({4: 0}, {})
 
 
+def test_an_empty_step_is_refused():
+    with pytest.raises(ValueError, match="at least one sequence"):
+        ContiguousCache(CONFIG, 2, 8).begin_step({})
+
+
+def test_greedy_refuses_a_cache_that_holds_an_earlier_run(tiny_model):
+    """It would feed only the tokens past the old ones, and answer something else without a word."""
+    cache = GrowingCache()
+    first = greedy(tiny_model, [[5, 9, 2]], cache, 4)
+    with pytest.raises(ValueError, match="still holds 6 tokens of sequence 0: free it"):
+        greedy(tiny_model, [[5, 9, 2]], cache, 4)
+    cache.free(0)
+    assert greedy(tiny_model, [[5, 9, 2]], cache, 4) == first
+
+
 def test_positions_continue_each_sequence():
     assert positions_of(plan_runs({7: 2, 1: 3}, {7: 10})).tolist() == [10, 11, 0, 1, 2]
 

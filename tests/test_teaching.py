@@ -1,8 +1,11 @@
 """Pictures by the numbers behind them, explorers by what their controls do, presets by arithmetic, the doctor."""
 
 import base64
+import html
 import io
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +53,7 @@ def pictures(cache):
     return {
         "work_map": plots.work_map([(0, 3), (0, 4)], [(0, 3), (3, 4)]),
         "slabs": plots.slabs(cache),
-        "slot_map": plots.slot_map(cache, ["a"] * 10, 4),
+        "slot_map": plots.slot_map(cache, ["a"] * 10, ["template"] * 2 + ["prompt"] * 8),
         "times": plots.times([1, 2], {"no cache": [1.0, 4.0]}),
         "roofline": plots.roofline({"decode": (point, None)}, 1e12, 1e11, "a machine"),
         "kv_budget": plots.kv_budget(Budget(MODELS["Llama-3.1-8B"], GPUS["NVIDIA T4"], 128, 1, 2)),
@@ -72,6 +75,9 @@ def test_pictures_are_pngs_of_one_width_and_repeat_to_the_byte(slabs):
         image = Image.open(io.BytesIO(picture.png()))
         assert (image.format, image.width) == ("PNG", 900), name
         assert picture.png() == again[name].png(), f"{name} differs from run to run"
+        full = np.asarray(Image.open(io.BytesIO(picture.png(small=False))).convert("RGB")).astype(int)
+        worst = np.abs(full - np.asarray(image.convert("RGB"))).max()
+        assert worst <= 8, f"{name}: fewer colours have changed one by {worst} of 255"
         shades = np.asarray(image.convert("L"))
         assert shades.std() > 10, f"{name} is nearly blank"
 
@@ -122,12 +128,13 @@ def test_a_request_keeps_its_colour_and_hatches_stand_beside_colours(slabs):
 
 
 def test_slot_map_labels_every_token_and_hatches_the_rest(slabs):
-    picture = plots.slot_map(slabs, ["a", "\n", " ", "$x$", "understanding", *"bcdef"], prompt_len=4)
+    kinds = ["template", "prompt", "prompt", "prompt", *["answer"] * 6]
+    picture = plots.slot_map(slabs, ["<s>", "\n", " ", "$x$", "understanding", *"bcdef"], kinds)
     bars = rectangles(picture.axes[0])
     assert len(bars) == 40 and sum(bool(hatch) for *_, hatch in bars) == 30
     labels = [text.get_text() for text in picture.axes[0].texts]
-    assert labels[:5] == ["a", r"\n", "␣", r"\$x\$", "underst…"]
-    assert "4 hold the prompt, 6 hold the answer so far, 30 wait" in picture.alt
+    assert labels[:4] == [r"\n", "␣", r"\$x\$", "underst…"]
+    assert "4 hold the prompt with its template, 6 hold the answer so far, 30 wait" in picture.alt
 
 
 def test_roofline_puts_counted_points_on_the_roof_and_measured_ones_where_they_were_measured():
@@ -192,13 +199,14 @@ def test_a_quiz_tells_right_from_wrong_at_once_and_reads_cold(lesson):
     assert set(data) == {WIDGET_VIEW, "text/html", "text/plain"}
     assert data["text/html"].count("<details>") == 3
     rows = explorer.widget.children
-    for choice, feedback in zip(rows[1::3], rows[2::3], strict=True):
+    quiz = Path(explorers.__file__).with_name("exercises") / "quiz.toml"
+    questions = [q for q in tomllib.loads(quiz.read_text())["question"] if q["lesson"] == lesson]
+    for question, choice, feedback in zip(questions, rows[1::3], rows[2::3], strict=True):
         assert choice.value is None, "a question must not start with an answer"
-        signs = []
-        for option in choice.options:
+        for number, (option, why) in enumerate(question["options"]):
             choice.value = option
-            signs.append(feedback.value[0])
-        assert sorted(signs) == ["✓", "✗", "✗"]
+            sign = "✓" if number == question["right"] else "✗"
+            assert html.unescape(feedback.value) == f"{sign} {why}"
 
 
 def test_an_unknown_quiz_is_refused():
@@ -314,8 +322,6 @@ def test_doctor_names_what_is_missing_and_the_way_out(capsys, monkeypatch, tmp_p
 
 
 def test_doctor_shows_no_path_of_this_machine(real, capsys):
-    from pathlib import Path
-
     runtime.doctor()
     assert str(Path.home()) not in capsys.readouterr().out
 
@@ -355,6 +361,23 @@ def test_step_seconds_adds_one_token_a_repeat_to_every_sequence(tiny_model):
     seconds = measure.step_seconds(tiny_model, cache, 9, batch=3, repeats=4)
     assert seconds > 0
     assert [cache.length(sequence) for sequence in range(3)] == [13, 13, 13]
+
+
+def test_measured_steps_carry_their_counted_cost(tiny_model):
+    found = measure.steps(tiny_model, [1, 3], context=10, prefill=12)
+    assert list(found) == ["decode 1", "decode 3", "prefill 12"]
+    assert found["decode 3"][0] == cost.forward_cost(tiny_model.config, [1] * 3, [10] * 3)
+    assert found["prefill 12"][0] == cost.forward_cost(tiny_model.config, [12], [12])
+    assert all(seconds > 0 for _, seconds in found.values())
+
+
+def test_every_cache_is_measured_at_every_context(tiny_model):
+    found = measure.cache_milliseconds(tiny_model, [5, 9])
+    assert {name: len(values) for name, values in found.items()} == {
+        "no cache": 2,
+        "growing": 2,
+        "contiguous": 2,
+    }
 
 
 def test_peaks_are_of_this_century():

@@ -45,7 +45,7 @@ def tiny_gguf(path):
     writer.add_vocab_size(len(VOCAB))
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(VOCAB)
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "1 2"])
     writer.add_token_types([3, 3, *[1] * (len(VOCAB) - 2)])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
@@ -67,9 +67,9 @@ def tiny_gguf(path):
     return tensors
 
 
-VOCAB = ["<s>", "</s>", "a", "b", "ab", "1", "2", "Ġ"]
+VOCAB = ["<s>", "</s>", "a", "b", "ab", "1", "2", "Ġ", "12"]
 SHAPES = {
-    "token_embd.weight": (8, 16),
+    "token_embd.weight": (9, 16),
     "output_norm.weight": (16,),
     "blk.0.attn_norm.weight": (16,),
     "blk.0.attn_q.weight": (16, 16),

@@ -17,7 +17,13 @@ def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, bytes_
 
     Source: Kwon et al. (SOSP 2023), section 3, where OPT-13B's 800 KB are worked out.
     """
-    for name, value in locals().copy().items():
+    factors = {
+        "num_layers": num_layers,
+        "num_kv_heads": num_kv_heads,
+        "head_dim": head_dim,
+        "bytes_per_number": bytes_per_number,
+    }
+    for name, value in factors.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     return 2 * num_layers * num_kv_heads * head_dim * bytes_per_number
@@ -43,8 +49,9 @@ def forward_cost(
 
     A multiply and an add are two operations. Counted are the matrix products and attention (QK and PV);
     every weight is read once, however many tokens share it; each sequence's keys and values are read once
-    and its new ones written once. Norms, rotations and activations are left out: they are small. Logits are
-    taken for the last token of each sequence.
+    and its new ones written once. Logits are taken for the last token of each sequence. Norms and
+    rotations are left out, and so are activations, which fused kernels keep on the chip: a long prefill that writes
+    them to memory moves several times the bytes counted here.
 
     Args:
         config: the model.

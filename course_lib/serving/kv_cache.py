@@ -42,12 +42,14 @@ def plan_runs(new_tokens: dict[int, int], lengths: dict[int, int]) -> list[Run]:
         lengths: sequence -> how many tokens are already kept; absent means none.
 
     Raises:
-        ValueError: a sequence that brings no token.
+        ValueError: no sequence at all, or one that brings no token.
 
     Example:
         >>> plan_runs({7: 3, 4: 1}, lengths={4: 10})
         [Run(sequence=7, start=0, stop=3, context_len=3), Run(sequence=4, start=3, stop=4, context_len=11)]
     """
+    if not new_tokens:
+        raise ValueError("a step needs at least one sequence")
     runs, start = [], 0
     for sequence, count in new_tokens.items():
         if count < 1:
@@ -70,15 +72,15 @@ def attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
     The same result as `course_lib.attention.attention`, through torch's fused kernel.
     """
     num_tokens, context_len = len(query), len(key)
-    future_allowed = None
+    visible = None
     if 1 < num_tokens < context_len:  # some context is old: the causal triangle ends bottom right
         position = torch.arange(context_len - num_tokens, context_len, device=query.device)
-        future_allowed = torch.arange(context_len, device=query.device) <= position[:, None]  # [T, S]
+        visible = torch.arange(context_len, device=query.device) <= position[:, None]  # [T, S]
     out = F.scaled_dot_product_attention(
         query.transpose(0, 1)[None],  # [1, Hq, T, D]
         key.transpose(0, 1)[None],  # [1, Hkv, S, D]
         value.transpose(0, 1)[None],
-        attn_mask=future_allowed,
+        attn_mask=visible,
         is_causal=num_tokens == context_len,
         enable_gqa=True,
     )
@@ -169,11 +171,40 @@ def _grown(old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
     return new.clone() if old is None else torch.cat([old, new])
 
 
+@dataclass(frozen=True)
+class DecodePlan:
+    """What all layers of a step share: which slabs decode one token, and which of their slots hold something."""
+
+    rows: torch.Tensor  # [B] int64, each decode's row in the flat batch
+    slabs: torch.Tensor  # [B] int64
+    slots: torch.Tensor  # [B] int64, where each new token goes
+    span: int  # slots of the longest context
+    mask: torch.Tensor | None  # [B, 1, 1, span] bool: filled slots; None when all are
+    where: slice | torch.Tensor  # the slabs again: side by side they are read in place, others are gathered
+
+    @classmethod
+    def of(cls, decodes: list[Run], device: torch.device) -> "DecodePlan":
+        sequences = [run.sequence for run in decodes]
+        slabs = torch.tensor(sequences, device=device)
+        context_lens = torch.tensor([run.context_len for run in decodes], device=device)  # [B]
+        span = max(run.context_len for run in decodes)
+        filled = torch.arange(span, device=device) < context_lens[:, None]  # [B, span]
+        side_by_side = sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        return cls(
+            rows=torch.tensor([run.start for run in decodes], device=device),
+            slabs=slabs,
+            slots=context_lens - 1,
+            span=span,
+            mask=None if all(run.context_len == span for run in decodes) else filled[:, None, None],
+            where=slice(sequences[0], sequences[0] + len(sequences)) if side_by_side else slabs,
+        )
+
+
 class ContiguousCache:
-    """One slab of `max_len` slots a sequence, reserved before its first token: how LLMs were served until 2023.
+    """One slab of `max_len` slots a sequence, reserved before its first token.
 
     Appending is a write in place, and a batch of sequences is one rectangular tensor, so a decode step is
-    one kernel call whatever the batch. The price is the reservation.
+    one kernel call whatever the batch. The price is the reservation. FasterTransformer and Orca kept the cache so.
 
     Args:
         config: of the model that will attend.
@@ -189,7 +220,7 @@ class ContiguousCache:
         >>> cache.begin_step({0: 5, 3: 1})                                   # doctest: +SKIP
         tensor([0, 1, 2, 3, 4, 0])
 
-    Source: the baseline of Kwon et al. (SOSP 2023), section 3: FasterTransformer and Orca reserve so.
+    Source: the baseline of Kwon et al. (SOSP 2023), section 3.
     """
 
     def __init__(
@@ -209,6 +240,7 @@ class ContiguousCache:
         self.num_sequences, self.max_len = num_sequences, max_len
         self.lengths: dict[int, int] = {}
         self.runs: list[Run] = []
+        self.decodes: DecodePlan | None = None
 
     def length(self, sequence: int) -> int:
         return self.lengths.get(sequence, 0)
@@ -228,30 +260,12 @@ class ContiguousCache:
                 )
         self.lengths.update({run.sequence: run.context_len for run in runs})
         self.runs = runs
-        self._plan_decodes([run for run in runs if run.num_new == 1])
+        decodes = [run for run in runs if run.num_new == 1]
+        self.decodes = DecodePlan.of(decodes, self.keys.device) if decodes else None
         return positions_of(runs)
 
-    def _plan_decodes(self, decodes: list[Run]) -> None:
-        """What all layers of the step share: which slabs decode, and which of their slots are filled."""
-        device = self.keys.device
-        self.decode_rows = torch.tensor([run.start for run in decodes], dtype=torch.int64, device=device)
-        slabs = [run.sequence for run in decodes]
-        together = slabs == list(range(slabs[0], slabs[0] + len(slabs))) if slabs else False
-        # Slabs that lie side by side are read where they are; others are gathered, which copies them.
-        self.decode_slabs = (
-            slice(slabs[0], slabs[0] + len(slabs)) if together else torch.tensor(slabs, device=device)
-        )
-        self.decode_slab_ids = torch.tensor(slabs, dtype=torch.int64, device=device)
-        context_lens = torch.tensor(
-            [run.context_len for run in decodes], dtype=torch.int64, device=device
-        )  # [B]
-        self.decode_slots = context_lens - 1
-        self.decode_span = int(context_lens.max()) if decodes else 0
-        filled = torch.arange(self.decode_span, device=device) < context_lens[:, None]  # [B, S]
-        self.decode_mask = None if bool(filled.all()) else filled[:, None, None]  # [B, 1, 1, S]
-
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Write the new keys and values into their slabs, then attend: decodes in one call, prompts one by one."""
+        """Write the new keys and values into their slabs, then attend: prompts one by one, decodes in one call."""
         out = torch.empty_like(query)
         keys, values = self.keys[layer], self.values[layer]  # [B, max_len, Hkv, D]
         for run in self.runs:
@@ -262,22 +276,22 @@ class ContiguousCache:
                 out[rows] = attend_one(
                     query[rows], keys[run.sequence, context], values[run.sequence, context]
                 )
-        if self.decode_span:
-            rows = self.decode_rows
-            keys[self.decode_slab_ids, self.decode_slots] = key[rows]
-            values[self.decode_slab_ids, self.decode_slots] = value[rows]
-            out[rows] = self._decode(query[rows], keys, values)
+        if plan := self.decodes:
+            keys[plan.slabs, plan.slots] = key[plan.rows]
+            values[plan.slabs, plan.slots] = value[plan.rows]
+            out[plan.rows] = self._decode(query[plan.rows], keys, values, plan)
         return out
 
-    def _decode(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def _decode(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, plan: "DecodePlan"
+    ) -> torch.Tensor:
         """One query a sequence. The queries that share a KV head stand where torch expects a time axis, so
         that no key or value is copied for them: [B, Hq, D] -> [B, Hkv, Hq // Hkv, D]."""
-        num_kv_heads = keys.shape[-2]
         out = F.scaled_dot_product_attention(
-            query.unflatten(1, (num_kv_heads, -1)),
-            keys[self.decode_slabs, : self.decode_span].transpose(1, 2),  # [B, Hkv, S, D]
-            values[self.decode_slabs, : self.decode_span].transpose(1, 2),
-            attn_mask=self.decode_mask,
+            query.unflatten(1, (keys.shape[-2], -1)),
+            keys[plan.where, : plan.span].transpose(1, 2),  # [B, Hkv, S, D]
+            values[plan.where, : plan.span].transpose(1, 2),
+            attn_mask=plan.mask,
         )
         return out.flatten(1, 2)  # [B, Hq, D]
 

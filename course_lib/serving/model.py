@@ -20,7 +20,11 @@ import torch.nn.functional as F
 
 
 class KVCache(Protocol):
-    """What the model needs of a cache. See course_lib/serving/kv_cache.py for three of them."""
+    """What a cache answers; the model itself only calls `attend`. See kv_cache.py for three of them."""
+
+    def length(self, sequence: int) -> int: ...
+
+    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor: ...
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -44,11 +48,6 @@ class LlamaConfig:
     rope_scaling: dict | None = None
     tied_embeddings: bool = True
     eos_token_ids: tuple[int, ...] = ()
-
-    @property
-    def kv_bytes_per_token_fp32(self) -> int:
-        """Bytes of K and V that one token leaves behind over all layers, 4 bytes a number."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class LlamaModel:
 
     Example:
         >>> model, tokenizer = load_model()                               # doctest: +SKIP
-        >>> cache = GrowingCache(model.config)                            # doctest: +SKIP
+        >>> cache = GrowingCache()                                        # doctest: +SKIP
         >>> positions = cache.begin_step({0: 3})                          # doctest: +SKIP
         >>> hidden = model(torch.tensor([504, 3575, 282]), positions, cache)  # doctest: +SKIP
         >>> model.logits(hidden[-1]).argmax().item()                      # doctest: +SKIP
@@ -132,7 +131,8 @@ class LlamaModel:
             [T, hidden], normalised and ready for `logits`.
 
         Raises:
-            ValueError: a position at or past the model's context.
+            ValueError: a position at or past the model's context. The cache was told of the step by then: make a
+                new one.
         """
         config = self.config
         if len(positions) and int(positions.max()) >= config.max_position:

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterator
 
 import torch
 
-from course_lib.serving.model import LlamaModel
+from course_lib.serving.model import KVCache, LlamaModel
 
 
 def greedy_steps(
     model: LlamaModel,
     prompts: list[list[int]],
-    cache,
+    cache: KVCache,
     max_tokens: int,
     stop_token_ids: Collection[int] = (),
 ) -> Iterator[dict[int, int]]:
@@ -22,14 +22,21 @@ def greedy_steps(
     A step feeds what the cache does not hold yet: everything with NoCache, one token a sequence with the
     others. A sequence leaves at its stop token (which is yielded) or after `max_tokens`.
 
+    Args:
+        cache: empty. Sequence n is prompt n.
+
     Raises:
-        ValueError: an empty prompt, or max_tokens below 1.
+        ValueError: an empty prompt, max_tokens below 1, or a cache that still holds an earlier run.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {number} is empty: there is no token to continue from")
+        if held := cache.length(number):
+            raise ValueError(
+                f"the cache still holds {held} tokens of sequence {number}: free it or make a new cache"
+            )
     running = {sequence: list(prompt) for sequence, prompt in enumerate(prompts)}
     for _ in range(max_tokens):
         if not running:
@@ -51,7 +58,7 @@ def greedy_steps(
 def greedy(
     model: LlamaModel,
     prompts: list[list[int]],
-    cache,
+    cache: KVCache,
     max_tokens: int,
     stop_token_ids: Collection[int] = (),
 ) -> list[list[int]]:

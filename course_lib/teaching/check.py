@@ -227,9 +227,11 @@ def _diagnose(
     exercise: Exercise, case: dict, outcome: Outcome, truth: Outcome, got: list[Outcome], why: str
 ) -> Diagnosis:
     expected, shown = _shown(truth, outcome)
+    if outcome.error and outcome.error.startswith("still running"):
+        return Diagnosis("it did not finish", case, expected, outcome.error, "a loop that never ends?")
     if outcome.error:
-        looks = "a loop that never ends?" if "still running" in outcome.error else "the line named above"
-        return Diagnosis(f"it did not return ({outcome.error})", case, expected, outcome.error, looks)
+        kind = outcome.error.split(":")[0]
+        return Diagnosis(f"it raised {kind}", case, expected, outcome.error, "the line that raised")
     if outcome.spoiled:
         look_at = f"work on a copy: {outcome.spoiled} belongs to the caller"
         return Diagnosis(why, case, f"{outcome.spoiled} as it was", "other contents", look_at)
@@ -238,7 +240,8 @@ def _diagnose(
     for mistake in exercise.mistakes:
         if _behaves_like(exercise, mistake.wrong, got):
             return Diagnosis(mistake.headline, case, expected, shown, mistake.look_at)
-    return Diagnosis(why, case, expected, shown, exercise.look_at)
+    look_at = exercise.look_at if "differ" in why or "afterwards" in why else "what it is asked to return"
+    return Diagnosis(why, case, expected, shown, look_at)
 
 
 def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
@@ -249,7 +252,8 @@ def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
     both_tensors = isinstance(expected, torch.Tensor) and isinstance(got, torch.Tensor)
     if both_tensors and expected.dim() and expected.shape == got.shape and expected.dtype == got.dtype:
         gap = (expected.double() - got.double()).abs().nan_to_num(torch.inf)
-        place = tuple(int(index) for index in torch.unravel_index(gap.argmax(), gap.shape))  # where they differ most
+        worst = torch.unravel_index(gap.argmax(), gap.shape)  # where they differ most
+        place = tuple(int(index) for index in worst)
         where = f"at [{', '.join(map(str, place))}] of {name}[{', '.join(map(str, expected.shape))}]"
         return f"{expected[place]:.4g} {where}", f"{got[place]:.4g}"
     return name + show(expected), name + show(got)
@@ -295,6 +299,7 @@ def _report(exercise: Exercise, answer: object) -> None:
                 + ", ".join(_show_argument(name, value) for name, value in verdict.case.items())
             )
         print(f"  expected  {verdict.expected}\n  got       {verdict.got}\n  look at   {verdict.look_at}")
+        print(f'  stuck?    check.hint("{exercise.name}")')
     _save_progress(record)
 
 
@@ -367,7 +372,7 @@ def compare(guess: object, measured: float, unit: str) -> None:
         >>> compare(50, 100, "tokens")
         measured 100 tokens, you said 50: too low by a factor of 2.0
     """
-    shown = f"{measured:,.0f}" if abs(measured) >= 100 or measured == int(measured) else f"{measured:,.2f}"
+    shown = f"{measured:,.0f}" if abs(measured) >= 100 or measured == int(measured) else f"{measured:,.1f}"
     if guess is ... or not isinstance(guess, (int, float)):
         print(
             f"measured {shown} {unit}   (you made no guess: commit to a number first, it is how one learns)"
@@ -427,9 +432,15 @@ def _find(name: str) -> Exercise | None:
 
 def __getattr__(name: str) -> Callable[[object], None]:
     """`check.slot_of` is a function that checks an answer to the exercise slot_of."""
-    if name.startswith("__") or name not in _exercises():
-        raise AttributeError(f"no exercise {name!r}")
-    return lambda answer: _report(_exercises()[name], answer)
+    if name.startswith("__"):  # Python's own questions, some while the exercises are being imported
+        raise AttributeError(name)
+    if name not in _exercises():
+        raise AttributeError(f"no exercise {name!r}; there are: {', '.join(_exercises())}")
+
+    def check_answer(answer: object = ...) -> None:
+        _report(_exercises()[name], answer)
+
+    return check_answer
 
 
 def __dir__() -> list[str]:

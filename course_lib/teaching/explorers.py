@@ -111,12 +111,14 @@ def answer(
         every: tokens between two pictures.
     """
     tokens = tokenizer.encode(chat_prompt(prompt)).ids
+    before, after = (len(tokenizer.encode(part).ids) for part in chat_prompt("\0").split("\0"))
+    kinds = ["template"] * before + ["prompt"] * (len(tokens) - before - after) + ["template"] * after
     prompt_len = len(tokens)
     steps = greedy_steps(model, [tokens], cache, max_tokens, model.config.eos_token_ids)
 
     def draw() -> plots.Picture:
         texts = [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
-        return plots.slot_map(cache, texts, prompt_len)
+        return plots.slot_map(cache, texts, kinds + ["answer"] * (len(tokens) - prompt_len))
 
     tokens.append(next(steps)[0])
     first = draw()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from course_lib.serving.cost import Cost, forward_cost
+from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache
 from course_lib.serving.model import LlamaModel
 
 
@@ -34,6 +36,29 @@ def step_seconds(model: LlamaModel, cache, context_len: int, *, batch: int = 1, 
         for text, token in zip(texts, chosen, strict=True):
             text.append(token)
     return statistics.median(seconds[1:])
+
+
+def cache_milliseconds(model: LlamaModel, contexts: list[int], repeats: int = 3) -> dict[str, list[float]]:
+    """One more token at each context length, with each of the three caches: {name: milliseconds}."""
+    found: dict[str, list[float]] = {"no cache": [], "growing": [], "contiguous": []}
+    for context in contexts:
+        slab = ContiguousCache(model.config, 1, context + repeats + 1, dtype=model.dtype, device=model.device)
+        for name, cache in zip(found, [NoCache(), GrowingCache(), slab], strict=True):
+            found[name].append(1000 * step_seconds(model, cache, context, repeats=repeats))
+    return found
+
+
+def steps(model: LlamaModel, batches: list[int], context: int, prefill: int) -> dict[str, tuple[Cost, float]]:
+    """Counted cost and measured seconds of a decode step at each batch, and of one prefill: points of a roofline."""
+    size = torch.finfo(model.dtype).bits // 8
+    found = {}
+    for batch in batches:
+        slabs = ContiguousCache(model.config, batch, context + 6, dtype=model.dtype, device=model.device)
+        seconds = step_seconds(model, slabs, context, batch=batch)
+        found[f"decode {batch}"] = forward_cost(model.config, [1] * batch, [context] * batch, size), seconds
+    seconds = step_seconds(model, NoCache(), prefill, repeats=3)
+    found[f"prefill {prefill}"] = forward_cost(model.config, [prefill], [prefill], size), seconds
+    return found
 
 
 def peaks(seconds: float = 0.5, where: torch.device | str = "cpu") -> tuple[float, float]:

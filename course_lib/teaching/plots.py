@@ -53,7 +53,7 @@ class Picture(Figure):
 
     def __init__(self, height: float, alt: str):
         self.alt = alt
-        lines = textwrap.wrap(alt, 100)
+        lines = textwrap.wrap(alt, 104)
         foot = 0.12 + LINE * len(lines)
         super().__init__(figsize=(WIDTH, height + foot), dpi=DPI, layout="constrained")
         FigureCanvasAgg(self)
@@ -69,7 +69,8 @@ class Picture(Figure):
             self.canvas.draw()
             pixels = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
             if small:
-                pixels.quantize(64, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+                few = pixels.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+                few.save(buffer, format="png", optimize=True)
             else:
                 pixels.save(buffer, format="png", compress_level=1)
             return buffer.getvalue()
@@ -110,10 +111,10 @@ def work_map(no_cache: Sequence[tuple[int, int]], cached: Sequence[tuple[int, in
         for number, (start, stop) in enumerate(steps):
             old, new = min(seen, stop), stop
             axes.add_patch(
-                Rectangle((start, number), max(0, old - start), 0.9, facecolor=ORANGE, hatch="xxx", lw=0)
+                Rectangle((start, number), max(0, old - start), 1, facecolor=ORANGE, hatch="//", lw=0)
             )
             axes.add_patch(
-                Rectangle((max(start, old), number), new - max(start, old), 0.9, facecolor=BLUE, lw=0)
+                Rectangle((max(start, old), number), new - max(start, old), 1, facecolor=BLUE, lw=0)
             )
             seen = max(seen, stop)
         axes.set(
@@ -125,7 +126,7 @@ def work_map(no_cache: Sequence[tuple[int, int]], cached: Sequence[tuple[int, in
     picture.axes[0].set_ylabel("step")
     handles = [
         Patch(facecolor=BLUE, label="computed for the first time"),
-        Patch(facecolor=ORANGE, hatch="xxx", label="computed again"),
+        Patch(facecolor=ORANGE, hatch="//", label="computed again"),
     ]
     picture.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=11)
     return picture
@@ -159,7 +160,7 @@ def slabs(cache: ContiguousCache, names: Sequence[str] = ()) -> Picture:
         xlim=(0, cache.max_len), ylim=(cache.num_sequences, 0), xlabel="slot (one token's keys and values)"
     )
     handles = [
-        Patch(facecolor=request_color(0), edgecolor="black", label="token states"),
+        Patch(facecolor=request_color(0), edgecolor="black", label="token states, a colour for each request"),
         Patch(edgecolor="#666666", label="reserved", **RESERVED),
     ]
     picture.legend(handles=handles, loc="outside upper right", ncols=2, fontsize=11)
@@ -167,6 +168,7 @@ def slabs(cache: ContiguousCache, names: Sequence[str] = ()) -> Picture:
 
 
 SLOTS_PER_ROW = 12
+KIND_COLORS = {"template": "#E5E5E5", "prompt": SKY, "answer": ORANGE}
 
 
 def _token_label(text: str) -> str:
@@ -176,49 +178,46 @@ def _token_label(text: str) -> str:
 
 
 @_styled
-def slot_map(cache: ContiguousCache, texts: Sequence[str], prompt_len: int, slab: int = 0) -> Picture:
+def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str], slab: int = 0) -> Picture:
     """Every slot of one slab with the token whose keys and values it holds.
 
     Args:
         cache: read, not changed.
         texts: the text of each token, at least as many as the slab holds.
-        prompt_len: how many of them came with the prompt.
+        kinds: of each token: "template" (what the model wants around a message), "prompt" or "answer".
     """
     length, size = cache.length(slab), cache.max_len
+    num_answer = list(kinds[:length]).count("answer")
     alt = (
-        f"The slab of one request: {size} slots, reserved before the first token. {min(prompt_len, length)} hold the "
-        f"prompt, {max(0, length - prompt_len)} hold the answer so far, {size - length} wait, reserved."
+        f"The slab of one request: {size} slots, reserved before the first token. {length - num_answer} hold "
+        f"the prompt with its template, {num_answer} hold the answer so far, {size - length} wait, reserved."
     )
     num_rows = -(-size // SLOTS_PER_ROW)
     picture = Picture(0.5 + 0.42 * num_rows, alt)
     axes = picture.subplots()
     for slot in range(size):
         row, column = divmod(slot, SLOTS_PER_ROW)
-        kind = RESERVED if slot >= length else dict(facecolor=SKY if slot < prompt_len else ORANGE)
+        kind = RESERVED if slot >= length else dict(facecolor=KIND_COLORS[kinds[slot]])
         axes.add_patch(Rectangle((column, row), 0.94, 0.88, edgecolor="#555555", lw=0.8, **kind))
-        if slot < length:
+        if slot < length and kinds[slot] != "template":
             axes.text(
                 column + 0.47, row + 0.45, _token_label(texts[slot]), ha="center", va="center", fontsize=9.5
             )
     axes.set(xlim=(-0.02, SLOTS_PER_ROW), ylim=(num_rows, -0.02))
     axes.axis("off")
-    handles = [
-        Patch(facecolor=SKY, edgecolor="#555555", label="prompt"),
-        Patch(facecolor=ORANGE, edgecolor="#555555", label="answer"),
-        Patch(edgecolor="#555555", label="reserved", **RESERVED),
-    ]
-    picture.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=11)
+    handles = [Patch(facecolor=color, edgecolor="#555555", label=kind) for kind, color in KIND_COLORS.items()]
+    handles.append(Patch(edgecolor="#555555", label="reserved", **RESERVED))
+    picture.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=11)
     return picture
 
 
 @_styled
 def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]]) -> Picture:
     """Measured time of one more token against the length of the context, a line for each cache."""
-    worst = {name: values[-1] / values[0] for name, values in milliseconds.items()}
-    growth = "; ".join(f"{name} grows {ratio:.1f}x" for name, ratio in worst.items())
+    last = ", ".join(f"{name} {values[-1]:.0f} ms" for name, values in milliseconds.items())
     alt = (
-        f"Milliseconds for one more token, at contexts from {context_lens[0]} to {context_lens[-1]} tokens, "
-        f"measured here: {growth}."
+        f"Time for one more token at contexts from {context_lens[0]} to {context_lens[-1]} tokens, measured here. "
+        f"At {context_lens[-1]} tokens it takes: {last}."
     )
     picture = Picture(3.6, alt)
     axes = picture.subplots()
@@ -258,7 +257,10 @@ def roofline(
         [low, ridge, high], [low * bandwidth / 1e9, peak_flops / 1e9, peak_flops / 1e9], color="black", lw=2
     )
     axes.axvline(ridge, color="#999999", ls=":", lw=1.5)
-    axes.text(ridge * 1.1, axes.get_ylim()[0], "ridge", color="#555555", va="bottom")
+    for x, words, side in [(ridge / 1.25, "memory-bound", "right"), (ridge * 1.25, "compute-bound", "left")]:
+        axes.text(
+            x, 0.03, words, transform=axes.get_xaxis_transform(), color="#444444", ha=side, style="italic"
+        )
     for number, (label, (cost, seconds)) in enumerate(points.items()):
         rate = cost.flops / seconds if seconds else min(peak_flops, cost.intensity * bandwidth)
         color = BLUE if label.startswith("decode") else VERMILLION

@@ -57,6 +57,13 @@ KV_BYTES = Exercise(
             ),
         ),
         Mistake(
+            "that is in KiB",
+            "the answer is asked for in bytes: nothing to divide by",
+            lambda num_layers, num_query_heads, num_kv_heads, head_dim, bytes_per_number: (
+                2 * num_layers * num_kv_heads * head_dim * bytes_per_number / 1024
+            ),
+        ),
+        Mistake(
             "that is one head's share",
             "a layer keeps a key and a value for each KV head",
             lambda num_layers, num_query_heads, num_kv_heads, head_dim, bytes_per_number: (
@@ -115,6 +122,11 @@ def _append_old_length(keys, values, length, new_key, new_value):
     return length
 
 
+def _append_counts_new(keys, values, length, new_key, new_value):
+    append_kv(keys, values, length, new_key, new_value)
+    return len(new_key)
+
+
 def _append_nowhere(keys, values, length, new_key, new_value):
     return length + len(new_key)
 
@@ -159,6 +171,11 @@ APPEND_KV = Exercise(
         Mistake("values hold the keys", "the second assignment", _append_key_twice),
         Mistake("the values were never written", "keys and values both move in", _append_keys_only),
         Mistake(
+            "it returns how many tokens are new",
+            "return the new length: old plus len(new_key)",
+            _append_counts_new,
+        ),
+        Mistake(
             "the length did not grow", "return the new length: old plus len(new_key)", _append_old_length
         ),
         Mistake(
@@ -183,15 +200,19 @@ APPEND_KV = Exercise(
 def decode_step(query, new_key, new_value, keys, values, length):
     """Append one token to a slab and attend to everything in it: [Hq, D] -> [Hq, D]."""
     keys[length], values[length] = new_key, new_value
-    return _attend(query, keys[: length + 1], values[: length + 1])
+    group = query.shape[0] // keys.shape[1]  # query heads that share one KV head
+    seen_keys = keys[: length + 1].repeat_interleave(group, dim=1)  # [S, Hq, D]
+    seen_values = values[: length + 1].repeat_interleave(group, dim=1)
+    scores = torch.einsum("hd,shd->hs", query, seen_keys) / query.shape[1] ** 0.5
+    return torch.einsum("hs,shd->hd", scores.softmax(dim=-1), seen_values)
 
 
-def _attend(query, keys, values, scale=None, head_map=None):
+def _attend(query, keys, values, scale=None, head_map=None, softmax_dim=-1):
     num_query_heads, head_dim = query.shape
     group = num_query_heads // keys.shape[1]
     heads = torch.arange(num_query_heads) // group if head_map is None else head_map
     scores = torch.einsum("hd,shd->hs", query, keys[:, heads])  # [Hq, S]
-    weights = (scores * (1 / math.sqrt(head_dim) if scale is None else scale)).softmax(dim=-1)
+    weights = (scores * (1 / math.sqrt(head_dim) if scale is None else scale)).softmax(dim=softmax_dim)
     return torch.einsum("hs,shd->hd", weights, values[:, heads])
 
 
@@ -229,6 +250,25 @@ def _decode_no_softmax(query, new_key, new_value, keys, values, length):
     return torch.einsum("hs,shd->hd", scores, values[: length + 1, heads])
 
 
+def _decode_softmax_over_heads(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return _attend(query, keys[: length + 1], values[: length + 1], softmax_dim=0)
+
+
+def _decode_mixes_keys(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return _attend(query, keys[: length + 1], keys[: length + 1])
+
+
+def _decode_never_writes(query, new_key, new_value, keys, values, length):
+    return _attend(query, keys[: length + 1], values[: length + 1])
+
+
+def _decode_overwrites_last(query, new_key, new_value, keys, values, length):
+    keys[length - 1], values[length - 1] = new_key, new_value
+    return _attend(query, keys[:length], values[:length])
+
+
 def _decode_unwritten(query, new_key, new_value, keys, values, length):
     return decode_step(query, new_key, new_value, keys.clone(), values.clone(), length)
 
@@ -241,8 +281,7 @@ def _decode_cases():
 
     cases = []
     for num_query_heads, num_kv_heads, length in [(4, 4, 5), (6, 2, 3), (4, 1, 1)]:
-        keys, values = random(8, num_kv_heads, 16), random(8, num_kv_heads, 16)
-        keys[length:], values[length:] = 9.0, 9.0  # what an earlier request left behind
+        keys, values = random(8, num_kv_heads, 16), random(8, num_kv_heads, 16)  # full: an earlier request's, too
         cases.append(
             dict(
                 query=3 * random(num_query_heads, 16), new_key=random(num_kv_heads, 16),
@@ -279,6 +318,26 @@ DECODE_STEP = Exercise(
         ),
         Mistake("the weights do not add up to 1", "a softmax over the slots is missing", _decode_no_softmax),
         Mistake(
+            "the softmax runs over the heads",
+            "the weights of one head, over its slots, add up to 1",
+            _decode_softmax_over_heads,
+        ),
+        Mistake(
+            "it mixes keys",
+            "the weights come from the keys, what they mix are the values",
+            _decode_mixes_keys,
+        ),
+        Mistake(
+            "the new token never reaches the slab",
+            "write new_key and new_value into slot `length` first",
+            _decode_never_writes,
+        ),
+        Mistake(
+            "it overwrites the last token",
+            "slots 0 .. length - 1 are taken; the first free one is `length`",
+            _decode_overwrites_last,
+        ),
+        Mistake(
             "the output is right, but the token is not in the cache for the next step",
             "write new_key and new_value into slot `length` of the slab itself",
             _decode_unwritten,
@@ -312,8 +371,9 @@ REQUESTS_THAT_FIT = Exercise(
     proves="the batch is bounded by memory long before it is bounded by arithmetic.",
     solution=requests_that_fit,
     cases=lambda: [
-        # 13 GB of weights on 80 GB at 32K, the same at 2K, a model that does not fit, SmolLM2 in 2 GB
+        # 13 GB of weights on 80 GB at 32K (MHA, then GQA), at 2K, a model that does not fit, SmolLM2 in 2 GB
         dict(gpu_bytes=80 * 10**9, weight_bytes=13 * 10**9, bytes_per_token=524_288, context_len=32_768),
+        dict(gpu_bytes=80 * 10**9, weight_bytes=13 * 10**9, bytes_per_token=131_072, context_len=32_768),
         dict(gpu_bytes=80 * 10**9, weight_bytes=13 * 10**9, bytes_per_token=524_288, context_len=2_048),
         dict(gpu_bytes=24 * 10**9, weight_bytes=26 * 10**9, bytes_per_token=819_200, context_len=2_048),
         dict(gpu_bytes=2 * 10**9, weight_bytes=538_000_000, bytes_per_token=46_080, context_len=1_000),
@@ -327,7 +387,7 @@ REQUESTS_THAT_FIT = Exercise(
             ),
         ),
         Mistake(
-            "rounded up, or to nearest",
+            "rounded up",
             "a request that half fits does not fit: round down",
             lambda gpu_bytes, weight_bytes, bytes_per_token, context_len: math.ceil(
                 max(0, gpu_bytes - weight_bytes) / (bytes_per_token * context_len)
@@ -338,6 +398,27 @@ REQUESTS_THAT_FIT = Exercise(
             "when the weights alone do not fit, nothing does: 0",
             lambda gpu_bytes, weight_bytes, bytes_per_token, context_len: (
                 (gpu_bytes - weight_bytes) // (bytes_per_token * context_len)
+            ),
+        ),
+        Mistake(
+            "a negative number of requests",
+            "when the weights alone do not fit, nothing does: 0",
+            lambda gpu_bytes, weight_bytes, bytes_per_token, context_len: int(
+                (gpu_bytes - weight_bytes) / (bytes_per_token * context_len)
+            ),
+        ),
+        Mistake(
+            "rounded to nearest",
+            "a request that half fits does not fit: round down",
+            lambda gpu_bytes, weight_bytes, bytes_per_token, context_len: max(
+                0, round((gpu_bytes - weight_bytes) / (bytes_per_token * context_len))
+            ),
+        ),
+        Mistake(
+            "a tenth of the memory is held back",
+            "the exercise gives all of it to weights and cache; the calculator keeps 10%, as real engines do",
+            lambda gpu_bytes, weight_bytes, bytes_per_token, context_len: (
+                max(0, gpu_bytes * 9 // 10 - weight_bytes) // (bytes_per_token * context_len)
             ),
         ),
         Mistake(
