@@ -82,7 +82,7 @@ def machine() -> dict:
     names = ["torch", "transformers", "numpy", "tokenizers", "safetensors"]
     return {
         "date": datetime.date.today().isoformat(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor_name(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),

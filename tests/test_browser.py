@@ -4,6 +4,7 @@ One server, one browser and one page serve every test here. All that they write,
 too, is in pytest's temporary folder.
 """
 
+import ast
 import html
 import importlib.util
 import json
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LESSON = ROOT / "notebooks" / "01_kv_cache.ipynb"
 CALCULATOR, QUIZ = "explorers.kv_calculator()", 'explorers.quiz("01")'
 BUDGET_MS = 150  # of kernel time for one interaction, as the style asks on two cores
-WAIT_MS = 15_000  # for what should take well under a second
+WAIT_MS = 10_000  # for what should take well under a second
 
 
 def chromium() -> str | None:
@@ -71,15 +72,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder):
     """The address of a JupyterLab of its own, that reads and writes no settings of the user's."""
-    homes = "CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"
-    environment = {**os.environ, **{f"JUPYTER_{home}": str(folder / home) for home in homes}}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_NO_CONFIG": "1"}
-    environment |= {
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-        "IPYTHONDIR": str(folder / "ipython"),
-    }
-    environment |= {"COURSE_STATE_HOME": str(folder / "state"), "PYTHONPATH": str(ROOT)}
-    settings = folder / "settings" / "@jupyterlab"
+    homes = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR"]
+    homes += ["JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR", "COURSE_STATE_HOME"]
+    environment = {**os.environ, **{home: str(folder / home) for home in homes}}
+    environment |= {"JUPYTER_NO_CONFIG": "1", "PYTHONPATH": str(ROOT)}
+    settings = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab"
     for file, values in [("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
                          ("notebook-extension/tracker", {"windowingMode": "none"})]:  # fmt: skip
         path = settings / f"{file}.jupyterlab-settings"
@@ -101,7 +98,7 @@ def address(process, folder: Path) -> str:
     """Where the server answers. It writes that into its runtime folder when it does."""
     give_up = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < give_up:
-        for file in (folder / "RUNTIME_DIR").glob("jpserver-*.json"):
+        for file in (folder / "JUPYTER_RUNTIME_DIR").glob("jpserver-*.json"):
             if text := file.read_text(encoding="utf-8"):
                 return "{url}lab?token={token}".format(**json.loads(text))
         time.sleep(0.1)
@@ -116,12 +113,7 @@ def page(server, folder):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(),
-            args=[
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--no-first-run",
-            ],
+            args=["--disable-gpu", "--disable-background-networking", "--no-first-run"],
             env={**os.environ, "HOME": str(folder)},
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1400})
@@ -140,7 +132,8 @@ def watched(page, name: str):
     """What fails inside names a screenshot; an error thrown in the page is a failure."""
     try:
         yield
-        assert not page.errors, f"errors in the page: {page.errors}"
+        thrown, page.errors = page.errors, []
+        assert not thrown, f"scripts in the page threw {thrown}"
     except Exception as failure:
         shot = page.shots / f"{name}.png"
         page.screenshot(path=shot)
@@ -187,24 +180,38 @@ def pictures(cell) -> list[tuple[str, str, int]]:
 
 def focused(page) -> str:
     """The label of the control that has the keyboard; "" if none has."""
-    return page.evaluate(
-        "document.activeElement.closest('.widget-inline-hbox')?.querySelector('label')?.innerText ?? ''"
-    )
+    label = "document.activeElement.closest('.widget-inline-hbox')?.querySelector('label')?.innerText ?? ''"
+    return page.evaluate(label)
+
+
+def wait_until(page, holds, say) -> None:
+    """Look again and again until `holds()`; say() tells what was seen instead."""
+    give_up = time.monotonic() + WAIT_MS / 1000
+    while not holds():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {WAIT_MS // 1000} s: {say()}")
+        page.wait_for_timeout(20)
 
 
 def press_and_see(page, view, key: str) -> str:
     """Press a key where the focus is; the alt text of the new picture that this must bring."""
     (before, alt, _), label = pictures(view)[0], focused(page)
     page.keyboard.press(key)
-    give_up = time.monotonic() + WAIT_MS / 1000
-    while pictures(view)[0][0] == before:
-        assert time.monotonic() < give_up, (
-            f"{key} on {label!r} left the picture as it was for {WAIT_MS // 1000} s: {alt!r}; "
-            f"the control now shows {control(view, label).inner_text()!r}"
-        )
-        page.wait_for_timeout(20)
+    wait_until(
+        page,
+        lambda: pictures(view)[0][0] != before,
+        lambda: (
+            f"{key} on {label!r}, which now shows {value(view, label)!r}, left the picture as it was: {alt!r}"
+        ),
+    )
     assert focused(page) == label, f"{key} took the focus from {label!r} to {focused(page) or 'no control'!r}"
     return pictures(view)[0][1]
+
+
+def value(view, label: str) -> str:
+    """What a slider or a list shows as chosen."""
+    shown = "e => e.querySelector('select')?.value ?? e.querySelector('.widget-readout')?.innerText"
+    return control(view, label).evaluate(shown)
 
 
 def control(view, label: str):
@@ -233,11 +240,13 @@ def test_a_notebook_that_was_not_run_shows_the_stored_picture_and_the_quiz(page)
             quiz.locator(".jp-OutputArea").inner_text(),
         ):
             assert not re.search(r"Explorer|VBox\(|widget|<\w", text), f"raw text is shown: {text!r}"
-        for question in questions():
-            for text in (question["text"], *(option for option, _ in question["options"])):
-                assert quiz.get_by_text(text, exact=False).first.is_visible(), f"not shown: {text!r}"
+        stored = stored_output(QUIZ)["text/html"]
+        options = quiz.locator("li").all_inner_texts()
+        assert options == [html.unescape(option) for option in re.findall("<li>(.*?)</li>", stored)]
+        for question in stored_output(QUIZ)["text/plain"].splitlines():
+            assert quiz.get_by_text(question).is_visible(), f"not shown: {question!r}"
         answers = quiz.locator("details").evaluate_all("all => all.map(one => one.open)")
-        assert answers == [False] * len(questions()), f"open answers: {answers}"
+        assert answers and not any(answers), f"open answers: {answers}"
 
 
 def stored_output(source: str) -> dict:
@@ -254,16 +263,20 @@ def live(page):
     """The small notebook, run: its panel."""
     panel = open_notebook(page, "live.ipynb")
     with watched(page, "run"):
-        view = cell(panel, CALCULATOR)
-        assert view.locator(".jp-RenderedImage img").count() == 1, (
-            "the stored picture is not shown before the run"
-        )
         run_all(page)
-        view.locator(".widget-html-content img").wait_for()
-        assert view.locator(".jp-RenderedImage").count() == 0, (
-            "the stored picture still stands beside the widget"
-        )
     return panel
+
+
+def test_the_widget_takes_the_place_of_the_stored_picture(page, live):
+    view = cell(live, CALCULATOR)
+    with watched(page, "replaced"):
+        say = "the output has {} live and {} stored pictures, expected 1 and 0".format
+        live_picture, stored_picture = (
+            view.locator(".widget-html-content img"),
+            view.locator(".jp-RenderedImage"),
+        )
+        counts = lambda: (live_picture.count(), stored_picture.count())  # noqa: E731
+        wait_until(page, lambda: counts() == (1, 0), lambda: say(*counts()))
 
 
 def test_the_keyboard_moves_a_slider_and_chooses_from_a_list(page, live):
@@ -271,13 +284,13 @@ def test_the_keyboard_moves_a_slider_and_chooses_from_a_list(page, live):
     with watched(page, "keyboard"):
         control(view, "model").locator("select").focus()
         alt = press_and_see(page, view, "O")  # a letter chooses the first model that begins with it
-        assert alt.startswith("OPT-13B on "), f"the list was set to OPT-13B, the picture says {alt!r}"
+        assert ": OPT-13B on " in alt, f"the list was set to OPT-13B, the picture says {alt!r}"
         control(view, "tokens each").locator("[role=slider]").focus()
-        before = control(view, "tokens each").locator(".widget-readout").inner_text()
+        before = value(view, "tokens each")
         alt = press_and_see(page, view, "ArrowRight")
-        after = control(view, "tokens each").locator(".widget-readout").inner_text()
+        after = value(view, "tokens each")
         assert int(after) == 2 * int(before), f"one step to the right went from {before} to {after} tokens"
-        assert f"requests of {int(after):,} tokens" in alt, (
+        assert f" of {int(after):,} tokens" in alt, (
             f"the slider says {after} tokens, the picture says {alt!r}"
         )
 
@@ -285,13 +298,14 @@ def test_the_keyboard_moves_a_slider_and_chooses_from_a_list(page, live):
 def test_tab_goes_through_the_controls_in_order(page, live):
     view = cell(live, CALCULATOR)
     with watched(page, "tab"):
-        labels = view.locator(".widget-inline-hbox > label").all_inner_texts()
+        labels = list(filter(None, view.locator(".widget-inline-hbox > label").all_inner_texts()))
         assert len(labels) == 6, f"the controls are {labels}"
         control(view, labels[0]).locator("select").focus()
         visited = [focused(page)]
-        for _ in labels[1:]:
+        while visited[-1] != labels[-1] and len(visited) < 2 * len(labels):
             page.keyboard.press("Tab")
             visited.append(focused(page))
+        visited = list(dict.fromkeys(visited))  # a slider's number is a stop of its own
         assert visited == labels, f"Tab went through {visited}, on the screen are {labels}"
 
 
@@ -305,43 +319,45 @@ def test_an_answer_in_the_quiz_is_told_right_or_wrong(page, live):
         )  # 0: the question, 1: what is said of its answer
         assert not re.search("[✓✗]", feedback.inner_text()), f"before any answer: {feedback.inner_text()!r}"
         for number, (option, why) in enumerate(question["options"]):
-            page.keyboard.press("ArrowDown" if number else "Space")
+            if number:
+                page.keyboard.press("Tab")
+            page.keyboard.press("Space")
             told = f"{'✓' if number == question['right'] else '✗'} {why}"
-            wait_for_text(page, feedback, told, f"after choosing {option!r}")
-
-
-def wait_for_text(page, place, text: str, when: str) -> None:
-    give_up = time.monotonic() + WAIT_MS / 1000
-    while html.unescape(place.inner_text()).strip() != text:
-        assert time.monotonic() < give_up, f"{when} stands {place.inner_text()!r}, expected {text!r}"
-        page.wait_for_timeout(20)
+            wait_until(
+                page,
+                lambda told=told: feedback.inner_text().strip() == told,
+                lambda option=option, told=told: (
+                    f"after choosing {option!r} stands {feedback.inner_text()!r}, expected {told!r}"
+                ),
+            )
 
 
 # What one interaction costs the kernel: the message that the page sends is read, and the new picture sent.
 TIMING = f"""\
 import time
 model = {CALCULATOR}.widget.children[0]
-milliseconds = []
-for index in range(9):
-    start = time.perf_counter()
+times = []
+for _ in range(9):
+    start, cpu_start = time.perf_counter(), time.process_time()
     model.set_state({{"index": (model.index + 1) % len(model.options)}})
-    milliseconds.append(1000 * (time.perf_counter() - start))
-print(milliseconds)"""
+    times.append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu_start)))
+print(times)"""
 
 
 def test_the_picture_answers_within_the_budget(page, live, capsys):
     """The one time that a test asserts: the style gives an interaction 150 ms. A noisy machine has a second try."""
     with watched(page, "response"):
-        medians = []
-        while not medians or (medians[-1] >= BUDGET_MS and len(medians) < 2):
-            if medians:
+        said, median = [], BUDGET_MS
+        while median >= BUDGET_MS and len(said) < 2:
+            if said:
                 run_all(page)
-            printed = cell(live, "time.perf_counter()").locator(".jp-OutputArea").inner_text()
-            medians.append(statistics.median(json.loads(printed)))
-        said = ", then ".join(f"{median:.0f} ms" for median in medians)
+            printed = cell(live, "time.perf_counter()").locator(".jp-OutputArea pre").inner_text()
+            median, cpu = (
+                statistics.median(column) for column in zip(*ast.literal_eval(printed), strict=True)
+            )
+            said.append(f"{median:.0f} ms ({cpu:.0f} ms of CPU)")
         with capsys.disabled():
             print(
-                f"\nan explorer's picture answers in {said} of kernel time (budget {BUDGET_MS} ms)",
-                flush=True,
+                f"\nexplorer: the kernel answers in {', then '.join(said)}; budget {BUDGET_MS} ms", flush=True
             )
-        assert medians[-1] < BUDGET_MS, f"median of 9 interactions: {said}, the budget is {BUDGET_MS} ms"
+        assert median < BUDGET_MS, f"median of 9 interactions: {', then '.join(said)}; budget {BUDGET_MS} ms"

@@ -674,3 +674,26 @@ def test_the_bounds_fit_what_colab_published_in_2026(project):
         wanted = Requirement(text)
         if wanted.name in colab:
             assert colab[wanted.name] in wanted.specifier, f"{wanted} refuses Colab's {colab[wanted.name]}"
+
+
+def test_readme_shows_the_numbers_of_the_stored_benchmarks():
+    """Every figure in the README's table is one of the stored JSON's."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("decode_cpu", "decode_cpu_2_threads"):
+        report = json.loads((ROOT / "benchmarks" / "results" / (name + ".json")).read_text())
+        for figure, form in [
+            ("ratio", "%.2f"),
+            ("ours_tokens_per_s", "%.0f"),
+            ("transformers_tokens_per_s", "%.0f"),
+        ]:
+            shown = " / ".join(form % row[figure] for row in report["rows"])
+            assert shown in readme, "README.md does not show %s of %s: %s" % (figure, name, shown)
+    assert report["machine"]["versions"]["transformers"] in readme
+
+
+def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        assert "(notebooks/%s)" % path.name in readme, path.name
+    for target in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

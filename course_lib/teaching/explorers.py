@@ -7,6 +7,7 @@ control is observed, and sets the value of one HTML widget.
 
 import base64
 import html
+import textwrap
 import tomllib
 from importlib.resources import files
 
@@ -21,7 +22,7 @@ from course_lib.serving.weights import chat_prompt
 from course_lib.teaching import plots
 from course_lib.teaching.presets import Budget, load_presets
 
-LABEL = {"description_width": "110px"}
+LABEL = {"description_width": "120px"}
 
 
 class Explorer:
@@ -129,7 +130,7 @@ def answer(
         if number % every == 0:
             view.value = figure_html(draw())
     view.value = figure_html(draw())
-    print(tokenizer.decode(tokens[prompt_len:]))
+    print(textwrap.fill(tokenizer.decode(tokens[prompt_len:]), 100))
 
 
 def quiz(lesson: str) -> Explorer:
@@ -146,8 +147,10 @@ def quiz(lesson: str) -> Explorer:
         texts = "".join(f"<li>{html.escape(text)}</li>" for text, _ in question["options"])
         right, why = question["options"][question["right"]]
         cold.append(
-            f"<p><b>{number}. {html.escape(question['text'])}</b></p><ol type='a'>{texts}</ol>"
-            f"<details><summary>answer</summary>{html.escape(right)}. {html.escape(why)}</details>"
+            f"<p><b>{number}. {html.escape(question['text'])}</b></p>"
+            f"<ol style='list-style-type:lower-alpha'>{texts}</ol>"
+            "<details style='margin-bottom:1em'><summary>answer</summary>"
+            f"{html.escape(right)}. {html.escape(why)}</details>"
         )
     text = "\n".join(f"{n}. {question['text']}" for n, question in enumerate(questions, start=1))
     return Explorer(widgets.VBox(rows), {"text/html": "\n".join(cold), "text/plain": text}, text)
@@ -157,12 +160,12 @@ def _question(number: int, question: dict) -> list[widgets.Widget]:
     head = widgets.HTML(f"<b>{number}. {html.escape(question['text'])}</b>")
     options = [text for text, _ in question["options"]]
     choice = widgets.RadioButtons(options=options, value=None, layout=widgets.Layout(width="max-content"))
-    feedback = widgets.HTML("&nbsp;")
+    feedback = widgets.HTML("")
 
     def told(change) -> None:
         chosen = options.index(change["new"])
         sign = "✓" if chosen == question["right"] else "✗"
-        feedback.value = f"{sign} {html.escape(question['options'][chosen][1])}"
+        feedback.value = f"<b>{sign}</b> {html.escape(question['options'][chosen][1])}"
 
     choice.observe(told, names="value")
     return [head, choice, feedback]

@@ -54,10 +54,11 @@ class Picture(Figure):
     def __init__(self, height: float, alt: str):
         self.alt = alt
         lines = textwrap.wrap(alt, 104)
-        foot = 0.12 + LINE * len(lines)
+        foot = 0.05 + LINE * len(lines)
         super().__init__(figsize=(WIDTH, height + foot), dpi=DPI, layout="constrained")
         FigureCanvasAgg(self)
-        self.get_layout_engine().set(rect=(0, foot / (height + foot), 1, height / (height + foot)))
+        self.above_caption = foot / (height + foot)  # everything else is drawn above this share of the height
+        self.get_layout_engine().set(rect=(0, self.above_caption, 1, 1 - self.above_caption - 0.015))
         self.text(
             0.012, 0.05 / (height + foot), "\n".join(lines), fontsize=11.5, color="#333333", va="bottom"
         )
@@ -174,7 +175,7 @@ KIND_COLORS = {"template": "#E5E5E5", "prompt": SKY, "answer": ORANGE}
 def _token_label(text: str) -> str:
     """A token's text, short enough for its slot: a newline shows as \\n, a lone space as ␣."""
     label = repr(text)[1:-1].strip() or "␣"
-    return (label if len(label) <= 8 else label[:7] + "…").replace("$", r"\$")
+    return (label if len(label) <= 8 else label[:6] + "…").replace("$", r"\$")
 
 
 @_styled
@@ -188,9 +189,10 @@ def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str],
     """
     length, size = cache.length(slab), cache.max_len
     num_answer = list(kinds[:length]).count("answer")
+    so_far = f"{num_answer} hold the answer so far" if num_answer else "the answer has not begun"
     alt = (
         f"The slab of one request: {size} slots, reserved before the first token. {length - num_answer} hold "
-        f"the prompt with its template, {num_answer} hold the answer so far, {size - length} wait, reserved."
+        f"the prompt with its template, {so_far}, {size - length} wait, reserved."
     )
     num_rows = -(-size // SLOTS_PER_ROW)
     picture = Picture(0.5 + 0.42 * num_rows, alt)
@@ -199,10 +201,9 @@ def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str],
         row, column = divmod(slot, SLOTS_PER_ROW)
         kind = RESERVED if slot >= length else dict(facecolor=KIND_COLORS[kinds[slot]])
         axes.add_patch(Rectangle((column, row), 0.94, 0.88, edgecolor="#555555", lw=0.8, **kind))
-        if slot < length and kinds[slot] != "template":
-            axes.text(
-                column + 0.47, row + 0.45, _token_label(texts[slot]), ha="center", va="center", fontsize=9.5
-            )
+        if slot < length:
+            label = "⟨…⟩" if kinds[slot] == "template" else _token_label(texts[slot])
+            axes.text(column + 0.47, row + 0.45, label, ha="center", va="center", fontsize=9.5)
     axes.set(xlim=(-0.02, SLOTS_PER_ROW), ylim=(num_rows, -0.02))
     axes.axis("off")
     handles = [Patch(facecolor=color, edgecolor="#555555", label=kind) for kind, color in KIND_COLORS.items()]
@@ -221,12 +222,21 @@ def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]])
     )
     picture = Picture(3.6, alt)
     axes = picture.subplots()
-    colors = (VERMILLION, ORANGE, BLUE)
-    for (name, values), color, marker in zip(milliseconds.items(), colors, MARKERS, strict=False):
-        axes.plot(context_lens, values, color=color, marker=marker, lw=2, label=name)
+    looks = [
+        (VERMILLION, 2, "o"),
+        (ORANGE, 7, "s"),
+        (BLUE, 2, "D"),
+    ]  # wide under narrow: lines that meet both show
+    for (name, values), (color, width, marker) in zip(milliseconds.items(), looks, strict=False):
+        axes.plot(context_lens, values, color=color, marker=marker, lw=width, ms=width + 5, label=name)
     axes.set(xlabel="context [tokens]", ylabel="one token [ms]", ylim=(0, None))
     axes.legend(fontsize=11)
     return picture
+
+
+def _rate(per_second: float) -> str:
+    """A rate with the prefix that keeps it short: 989 T, 14 G."""
+    return f"{per_second / 1e12:,.0f} T" if per_second >= 1e13 else f"{per_second / 1e9:,.0f} G"
 
 
 @_styled
@@ -245,7 +255,7 @@ def roofline(
     left = sum(cost.intensity < ridge for cost, _ in points.values())
     measured = any(seconds for _, seconds in points.values())
     alt = (
-        f"Roofline of {machine}: {peak_flops / 1e9:,.0f} GFLOP/s and {bandwidth / 1e9:,.0f} GB/s meet at "
+        f"Roofline of {machine}: {_rate(peak_flops)}FLOP/s and {_rate(bandwidth)}B/s meet at "
         f"{ridge:.1f} FLOP per byte. {left} of {len(points)} points lie left of it, where memory sets the pace; "
         + ("points are measured." if measured else "points are counted, at the best the roof allows.")
     )
@@ -277,37 +287,54 @@ def roofline(
 @_styled
 def kv_budget(budget: Budget) -> Picture:
     """How a GPU's memory divides between weights and KV cache, and what does not fit."""
-    usable, weights, cache = (
-        value / 1e9 for value in (budget.usable_bytes, budget.weight_bytes, budget.kv_bytes)
-    )
-    fits = budget.requests_that_fit
+    usable, weights, cache = budget.usable_bytes, budget.weight_bytes, budget.kv_bytes
+    model, fits = budget.model, budget.requests_that_fit
     gpus = f"{budget.num_gpus} x {budget.gpu.name}" if budget.num_gpus > 1 else budget.gpu.name
+    verdict = (
+        f"{fits:,} request{'s' * (fits != 1)} fit{'s' * (fits == 1)}"
+        if weights < usable
+        else "The weights alone do not fit"
+    )
+    wanted = f"{budget.batch:,} request{'s' * (budget.batch != 1)} of {budget.context_len:,} tokens"
     alt = (
-        f"{budget.model.name} on {gpus}: {weights:,.1f} GB of weights, {cache:,.1f} GB of KV cache for {budget.batch} "
-        f"requests of {budget.context_len:,} tokens, {usable:,.1f} GB usable. "
-        + (f"Such requests that fit: {fits:,}." if weights < usable else "The weights alone do not fit.")
+        f"{verdict}: {model.name} on {gpus}, {_gigabytes(weights)} of weights, {_gigabytes(cache)} of KV cache "
+        f"for {wanted}, {_gigabytes(usable)} usable."
     )
-    picture = Picture(1.9, alt)
-    axes = picture.subplots()
-    axes.barh(0, weights, color=GREY, edgecolor="black", label=f"weights {weights:,.1f} GB")
+    if budget.context_len > model.max_context:
+        alt += f" But {model.name} was made for {model.max_context:,} tokens at most."
+    picture = Picture(2.0, alt)
+    picture.set_layout_engine("none")  # fixed axes: nothing jumps when a slider moves, and a third faster
+    foot = picture.above_caption
+    axes = picture.add_axes((0.02, foot + 0.28 * (1 - foot), 0.96, 0.36 * (1 - foot)))
+    axes.barh(0, weights / 1e9, color=GREY, edgecolor="black", label=f"weights {_gigabytes(weights)}")
     axes.barh(
-        0, cache, left=weights, color=SKY, edgecolor="black", hatch="..", label=f"KV cache {cache:,.1f} GB"
+        0,
+        cache / 1e9,
+        left=weights / 1e9,
+        color=SKY,
+        edgecolor="black",
+        hatch="..",
+        label=f"KV cache {_gigabytes(cache)}",
     )
-    axes.axvline(usable, color=VERMILLION, lw=3, label=f"usable {usable:,.1f} GB")
-    over = weights + cache - usable
-    if over > 0:
+    axes.axvline(usable / 1e9, color="black", ls="--", lw=3, label=f"usable {_gigabytes(usable)}")
+    if (over := weights + cache - usable) > 0:
         axes.barh(
-            0,
-            over,
-            left=usable,
-            color=VERMILLION,
-            edgecolor="black",
-            hatch="xx",
-            height=0.3,
-            label=f"does not fit {over:,.1f} GB",
-        )
-    axes.set(xlim=(0, max(usable, weights + cache) * 1.05), yticks=[], xlabel="GB (10⁹ bytes)")
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=11, frameon=False, columnspacing=1.0
+            0, over / 1e9, left=usable / 1e9, height=0.3, color=VERMILLION, edgecolor="black", hatch="xx",
+            label=f"does not fit {_gigabytes(over)}",
+        )  # fmt: skip
+    axes.set(xlim=(0, max(usable, weights + cache) / 1e9 * 1.05), yticks=[], xlabel="GB (10⁹ bytes)")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    picture.text(0.02, 1 - 0.03 * (1 - foot), verdict, weight="bold", va="top", fontsize=15)
+    picture.legend(
+        loc="upper right",
+        bbox_to_anchor=(0.99, 0.86 * (1 - foot) + foot),
+        ncols=4,
+        fontsize=11,
+        frameon=False,
+        columnspacing=1.2,
     )
     return picture
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:,.0f} MB"

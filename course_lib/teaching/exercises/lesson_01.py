@@ -281,7 +281,10 @@ def _decode_cases():
 
     cases = []
     for num_query_heads, num_kv_heads, length in [(4, 4, 5), (6, 2, 3), (4, 1, 1)]:
-        keys, values = random(8, num_kv_heads, 16), random(8, num_kv_heads, 16)  # full: an earlier request's, too
+        keys, values = (
+            random(8, num_kv_heads, 16),
+            random(8, num_kv_heads, 16),
+        )  # full: an earlier request's, too
         cases.append(
             dict(
                 query=3 * random(num_query_heads, 16), new_key=random(num_kv_heads, 16),
@@ -445,4 +448,4 @@ REQUESTS_THAT_FIT = Exercise(
     look_at="room beside the weights, divided by the bytes of one request, rounded down",
 )
 
-EXERCISES = [KV_BYTES, APPEND_KV, DECODE_STEP, REQUESTS_THAT_FIT]
+EXERCISES = [APPEND_KV, DECODE_STEP, KV_BYTES, REQUESTS_THAT_FIT]  # as the notebook asks them
