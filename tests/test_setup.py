@@ -687,13 +687,13 @@ def test_readme_shows_the_numbers_of_the_stored_benchmarks():
             ("transformers_tokens_per_s", "%.0f"),
         ]:
             shown = " / ".join(form % row[figure] for row in report["rows"])
-            assert shown in readme, "README.md does not show %s of %s: %s" % (figure, name, shown)
+            assert shown in readme, f"README.md does not show {figure} of {name}: {shown}"
     assert report["machine"]["versions"]["transformers"] in readme
 
 
 def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        assert "(notebooks/%s)" % path.name in readme, path.name
+        assert f"(notebooks/{path.name})" in readme, path.name
     for target in re.findall(r"\]\(([^)#]+)\)", readme):
         assert target.startswith("https://") or (ROOT / target).exists(), target
