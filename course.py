@@ -473,6 +473,7 @@ def reset_job(arguments):
 
 def test_job(extra):
     setup()
+    get_weights()  # first: a notebook that fetched it would print the download's progress, and differ
     return become([python(), "-m", "pytest", *extra])
 
 

@@ -556,11 +556,16 @@ def test_settings_and_arguments_are_told_apart(course):
 def test_the_exit_code_and_last_line_of_test_are_those_of_pytest(checkout, body, code, last):
     (checkout / "pyproject.toml").write_text("")
     (checkout / "test_it.py").write_text(f"def test_it():\n    {body}\n")
+    serving = checkout / "course_lib" / "serving"
+    serving.mkdir(parents=True)
+    (serving / "weights.py").write_text("")
+    (serving / "__main__.py").write_text("print('weights: here')")  # the model is asked for before the tests
     got, stdout, stderr = run_course(
         checkout, "test", "HERE=1", "--", "-q", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
     )
     assert got == code, stdout + stderr
-    assert last in stdout.strip().splitlines()[-1] and stderr == ""
+    lines = stdout.strip().splitlines()
+    assert lines[0] == "weights: here" and last in lines[-1] and stderr == ""
 
 
 def test_make_names_every_job(course):
