@@ -176,6 +176,7 @@ def setup():
     run_pip("2/4 torch", ["install", TORCH])  # alone and first, or another package may pull another build in
     run_pip("3/4 packages", ["install", "-r", "requirements.lock"])
     run_pip("4/4 course_lib", ["install", "--no-build-isolation", "--no-deps", "--editable", "."])
+    quiet_lab()
     STAMP.write_text(wanted_stamp())
     return None
 
@@ -394,6 +395,14 @@ def get_weights():
         if line.startswith("weights: ") and VENV.exists():
             note.write_text("\n".join([made_by, line[len("weights: ") :].strip()]))
     return getting.wait()
+
+
+def quiet_lab():
+    """No news pop-up in this .venv's JupyterLab. What users set for themselves goes before it."""
+    overrides = VENV / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    overrides.parent.mkdir(parents=True, exist_ok=True)
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    overrides.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": news}))
 
 
 def lab_command(first, port, extra):

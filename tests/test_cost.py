@@ -6,6 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.attention import attention
 from course_lib.serving.cost import forward_cost, kv_bytes_per_token
+from course_lib.serving.model import LlamaConfig
+from course_lib.teaching.exercises.lesson_01 import requests_that_fit
+from course_lib.teaching.presets import Budget, load_presets
 
 
 def test_opt_13b_is_the_papers_800_kib():
@@ -71,3 +74,40 @@ def test_bytes_count_weights_once_whatever_the_batch(tiny_model):
 def test_impossible_steps_are_refused(tiny_model, new, contexts):
     with pytest.raises(ValueError, match="new"):
         forward_cost(tiny_model.config, new, contexts)
+
+
+SMOLLM2 = LlamaConfig(30, 576, 1536, 9, 3, 64, 49_152, 8192, 1e-5, 100_000.0)
+LLAMA_8B = LlamaConfig(32, 4096, 14_336, 32, 8, 128, 128_256, 131_072, 1e-5, 500_000.0)
+
+
+def decode_intensity(config, batch, context):
+    return forward_cost(config, [1] * batch, [context] * batch, bytes_per_number=2).intensity
+
+
+def test_the_numbers_in_the_prose_of_notebook_01():
+    """Each figure that the text states without a cell of its own."""
+    models, gpus = load_presets()
+    h100 = gpus["NVIDIA H100 SXM 80GB"]
+    ridge = h100.fp16_tflops * 1e12 / (h100.bandwidth_gb_s * 1e9)
+    assert round(ridge) == 295
+    assert round(decode_intensity(SMOLLM2, 10**5, 256)) == 48
+    assert round(decode_intensity(SMOLLM2, 10**5, 8192), 1) == 4.4
+    assert decode_intensity(LLAMA_8B, 840, 256) < ridge < decode_intensity(LLAMA_8B, 860, 256)
+    assert decode_intensity(LLAMA_8B, 10**5, 512) < ridge
+    alone = [forward_cost(SMOLLM2, [tokens], [tokens], 2).intensity for tokens in (370, 380)]
+    assert alone[0] < ridge < alone[1], "about 375 tokens"
+    one, batch = (forward_cost(SMOLLM2, [1] * n, [64] * n).num_bytes for n in (1, 32))
+    weights = one - 65 * 46_080
+    assert round((batch - weights) / weights, 2) == 0.18
+    assert round(weights / 1e6) == 538
+    assert round(512 * 46_080 / 1e6) == 24  # what a growing cache copies at 512 tokens
+    fits = [
+        requests_that_fit(80 * gb, 13 * gb, kib * 1024, 32_768) for gb in (10**9, 2**30) for kib in (512, 128)
+    ]
+    assert fits == [3, 15, 4, 16]
+    llama_70b = models["Llama-3.1-70B"]
+    assert [Budget(llama_70b, h100, 8192, 1, 2, n).requests_that_fit for n in (1, 4)] == [0, 54]
+    assert Budget(models["OPT-13B"], gpus["NVIDIA A100 40GB"], 2048, 1, 2).requests_that_fit == 6
+    assert llama_70b.kv_bytes(1, 2) == 320 * 1024 and round(llama_70b.kv_bytes(8192, 2) / 1e9, 1) == 2.7
+    assert 2 * 80 * 64 * 128 * 2 == 2560 * 1024
+    assert min(model.kv_bytes(1, 2) for model in models.values()) == 8 * 1024  # notebook 00: "from 8 KiB"

@@ -368,10 +368,11 @@ def test_your_cache_runs_in_the_model(tiny_model, capsys):
     your_cache.run(tiny_model, prompt, expected, append, lambda *args: ...)
     your_cache.run(tiny_model, prompt, expected, lambda *args: ..., lambda *args: ...)
     your_cache.run(tiny_model, prompt, expected, append, raises)
+    your_cache.run(tiny_model, prompt, expected, append, lambda *args: decode_(*args)[None])
     your_cache.run(tiny_model, prompt, expected, append_over_the_prompt, decode_modulo_heads)
     assert [
         line.split(":")[0][:1] for line in capsys.readouterr().out.splitlines() if line[0] in "✓○✗"
-    ] == list("✓○○✗✗")
+    ] == list("✓○○✗✗✗")
 
 
 def test_unknown_names_are_answered_with_the_known_ones(capsys):

@@ -229,7 +229,7 @@ def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]])
     ]  # wide under narrow: lines that meet both show
     for (name, values), (color, width, marker) in zip(milliseconds.items(), looks, strict=False):
         axes.plot(context_lens, values, color=color, marker=marker, lw=width, ms=width + 5, label=name)
-    axes.set(xlabel="context [tokens]", ylabel="one token [ms]", ylim=(0, None))
+    axes.set(xlabel="context [tokens]", ylabel="one token [ms]", ylim=(0, None), xticks=context_lens)
     axes.legend(fontsize=11)
     return picture
 
@@ -324,7 +324,8 @@ def kv_budget(budget: Budget) -> Picture:
         )  # fmt: skip
     axes.set(xlim=(0, max(usable, weights + cache) / 1e9 * 1.05), yticks=[], xlabel="GB (10⁹ bytes)")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    picture.text(0.02, 1 - 0.03 * (1 - foot), verdict, weight="bold", va="top", fontsize=15)
+    drawn = "" if weights >= usable else f"; drawn: {budget.batch:,}"
+    picture.text(0.02, 1 - 0.03 * (1 - foot), verdict + drawn, weight="bold", va="top", fontsize=15)
     picture.legend(
         loc="upper right",
         bbox_to_anchor=(0.99, 0.86 * (1 - foot) + foot),

@@ -371,7 +371,7 @@ REQUESTS_THAT_FIT = Exercise(
     name="requests_that_fit",
     minutes=4,
     difficulty="easy",
-    proves="the batch is bounded by memory long before it is bounded by arithmetic.",
+    proves="with long contexts memory bounds the batch, long before arithmetic does.",
     solution=requests_that_fit,
     cases=lambda: [
         # 13 GB of weights on 80 GB at 32K (MHA, then GQA), at 2K, a model that does not fit, SmolLM2 in 2 GB

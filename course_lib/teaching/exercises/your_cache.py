@@ -29,7 +29,10 @@ class YourSlab:
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = self.keys[layer], self.values[layer]
         if len(query) == 1:
-            return self.decode_step(query[0], key[0], value[0], keys, values, self.old_len)[None]
+            out = self.decode_step(query[0], key[0], value[0], keys, values, self.old_len)
+            if out.shape != query[0].shape:
+                raise ValueError(f"decode_step returned {list(out.shape)}, not {list(query[0].shape)}")
+            return out[None]
         end = self.append_kv(keys, values, self.old_len, key, value)
         return attention(query, keys[:end], values[:end])
 
