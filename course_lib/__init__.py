@@ -2,6 +2,7 @@
 
 Read it from the bottom up:
 
+    memory/      who owns which block of KV cache       (integers only)
     attention/   how queries meet keys and values       (tensors only)
     serving/     a real LLM that answers many requests  (joins what lies below)
     teaching/    what a learner sees and touches        (nothing below imports it)
