@@ -66,7 +66,7 @@ def greedy(
 
     Example:
         >>> greedy(model, [tokenizer.encode("The capital of France is").ids], NoCache(), 3)   # doctest: +SKIP
-        [[7042, 30, 378]]
+        [[7042, 30, 198]]
     """
     outputs: list[list[int]] = [[] for _ in prompts]
     for new in greedy_steps(model, prompts, cache, max_tokens, stop_token_ids):

@@ -45,6 +45,7 @@ MARKERS = "osD^v"
 
 
 def request_color(request: int) -> str:
+    """The colour that a request keeps in every picture."""
     return REQUEST_COLORS[request % len(REQUEST_COLORS)]
 
 

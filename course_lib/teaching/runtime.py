@@ -14,6 +14,7 @@ from course_lib.serving.weights import DEFAULT_MODEL, cache_dir
 
 
 def on_colab() -> bool:
+    """True in a Colab notebook, which has this module loaded from the start."""
     return "google.colab" in sys.modules
 
 
