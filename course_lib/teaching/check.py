@@ -189,7 +189,7 @@ def _show_argument(name: str, value: object) -> str:
 
 
 def judge(exercise: Exercise, answer: object, seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis | str:
-    """ "not attempted", "passed", or a Diagnosis."""
+    """The verdict: "not attempted", "passed", or a Diagnosis."""
     if answer is ...:
         return "not attempted"
     if not callable(answer):
