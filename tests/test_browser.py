@@ -4,14 +4,12 @@ One server, one browser and one page serve every test here. All that they write,
 too, is in pytest's temporary folder.
 """
 
-import ast
 import html
 import importlib.util
 import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -332,32 +330,44 @@ def test_an_answer_in_the_quiz_is_told_right_or_wrong(page, live):
             )
 
 
-# What one interaction costs the kernel: the message that the page sends is read, and the new picture sent.
+# What one interaction costs the kernel: the message that the page sends is read, and the new picture sent. Beside it
+# a bare figure, which tells how fast this machine is just now.
 TIMING = f"""\
-import time
+import statistics, time
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 model = {CALCULATOR}.widget.children[0]
-times = []
-for _ in range(9):
-    start, cpu_start = time.perf_counter(), time.process_time()
-    model.set_state({{"index": (model.index + 1) % len(model.options)}})
-    times.append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu_start)))
-print(times)"""
+def bare():
+    figure = Figure(figsize=(9, 3))
+    figure.add_subplot()
+    FigureCanvasAgg(figure).draw()
+def milliseconds(run):
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+bare()
+print(milliseconds(lambda: model.set_state({{"index": (model.index + 1) % len(model.options)}})), milliseconds(bare))"""
+BARE_MS = (
+    16  # what the bare figure takes on the two cores that the budget is meant for, when nothing else runs
+)
 
 
 def test_the_picture_answers_within_the_budget(page, live, capsys):
-    """The one time that a test asserts: the style gives an interaction 150 ms. A noisy machine has a second try."""
+    """The style gives an interaction 150 ms. Where the machine is slower, or busy, so is a bare figure, and the budget
+    grows with it: what is asserted is the ratio of two times taken together."""
     with watched(page, "response"):
-        said, median = [], BUDGET_MS
-        while median >= BUDGET_MS and len(said) < 2:
+        said, within = [], False
+        while not within and len(said) < 3:
             if said:
                 run_all(page)
             printed = cell(live, "time.perf_counter()").locator(".jp-OutputArea pre").inner_text()
-            median, cpu = (
-                statistics.median(column) for column in zip(*ast.literal_eval(printed), strict=True)
-            )
-            said.append(f"{median:.0f} ms ({cpu:.0f} ms of CPU)")
+            median, bare = map(float, printed.split())
+            budget = BUDGET_MS * max(1, bare / BARE_MS)
+            within = median < budget
+            said.append(f"{median:.0f} ms (a bare figure: {bare:.0f} ms, so the budget is {budget:.0f})")
         with capsys.disabled():
-            print(
-                f"\nexplorer: the kernel answers in {', then '.join(said)}; budget {BUDGET_MS} ms", flush=True
-            )
-        assert median < BUDGET_MS, f"median of 9 interactions: {', then '.join(said)}; budget {BUDGET_MS} ms"
+            print(f"\nexplorer: the kernel answers in {', then '.join(said)}", flush=True)
+        assert within, f"median of 9 interactions: {', then '.join(said)}"

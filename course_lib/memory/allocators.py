@@ -119,7 +119,9 @@ class BuddyRegion:
     def free(self, offset: int) -> None:
         """Give a piece back, and join it with its other half as long as that is free."""
         size = self._sizes.pop(offset)
-        while (buddy := offset ^ size) in self._free[size]:  # a largest piece has none: nothing else has its size
+        while (buddy := offset ^ size) in self._free[
+            size
+        ]:  # a largest piece has none: nothing else has its size
             self._free[size].remove(buddy)
             offset, size = min(offset, buddy), 2 * size
         self._free[size].add(offset)
