@@ -350,9 +350,7 @@ def milliseconds(run):
     return statistics.median(times)
 bare()
 print(milliseconds(lambda: model.set_state({{"index": (model.index + 1) % len(model.options)}})), milliseconds(bare))"""
-BARE_MS = (
-    16  # what the bare figure takes on the two cores that the budget is meant for, when nothing else runs
-)
+BARE_MS = 25  # of a bare figure on two cores when nothing else runs, seen: 22 to 26
 
 
 def test_the_picture_answers_within_the_budget(page, live, capsys):
