@@ -552,12 +552,17 @@ def main(words):
     try:
         if job not in JOBS:
             raise CourseError("there is no job %r: choose one of %s" % (job, ", ".join(JOBS)))
-        return JOBS[job](take_settings(rest + shlex.split(os.environ.get("ARGS", ""))))
+        status = JOBS[job](take_settings(rest + shlex.split(os.environ.get("ARGS", ""))))
+        sys.stdout.flush()
+        return status
     except CourseError as error:
         message = str(error)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `make help | head`: nobody reads on, and nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         full = error.errno == errno.ENOSPC
         message = "%s: %s and run it again" % (

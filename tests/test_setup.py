@@ -702,3 +702,21 @@ def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
         assert f"(notebooks/{path.name})" in readme, path.name
     for target in re.findall(r"\]\(([^)#]+)\)", readme):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """`make help | head -1`: the pipe is closed while help is still printing."""
+    if os.name == "nt":
+        pytest.skip("needs a POSIX pipe")
+    read, write = os.pipe()
+    os.close(read)
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "course.py"), "help"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=plain,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
