@@ -57,4 +57,4 @@ def explain_pip_failure(log):
             value = " ".join(group for group in found.groups() if group) if found else ""
             return what + (f" ({value})" if value else ""), way_out
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return "pip failed: " + (lines[-1] if lines else "it said nothing"), "read its log"
+    return "pip failed: " + (lines[-1] if lines else "it said nothing"), "mend that and run it again"

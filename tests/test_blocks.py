@@ -205,16 +205,51 @@ def test_a_child_of_an_evicted_parent_is_not_found_through_another_text_with_its
 # -- any sequence of operations -------------------------------------------------------------------------------
 
 
-class Blocks(RuleBasedStateMachine):
-    """Sequences write numbers that are never used twice; each must always read back its own."""
+class Sequences(RuleBasedStateMachine):
+    """What every machine below shares: sequences fork and end, and counts equal references."""
 
     tables = Bundle("tables")
 
-    def __init__(self):
+    def __init__(self, pool):
         super().__init__()
-        self.pool = BlockPool(12, 3)
-        self.memory = [None] * (12 * 3)
-        self.texts = {}  # id(table) -> (table, the numbers it wrote or inherited)
+        self.pool = pool
+        self.memory = [None] * (pool.num_blocks * pool.block_size)
+        self.texts = {}  # id(table) -> (table, what it wrote or inherited)
+
+    def copy(self, copies):
+        size = self.pool.block_size
+        for source, destination in copies:
+            block = self.memory[source * size : (source + 1) * size]
+            self.memory[destination * size : (destination + 1) * size] = block
+
+    @rule(target=tables, table=tables)
+    def fork(self, table):
+        free = self.pool.num_free
+        child = table.fork()
+        assert self.pool.num_free == free, "a fork takes no block"
+        self.texts[id(child)] = (child, list(self.texts[id(table)][1]))
+        return child
+
+    @rule(table=consumes(tables))
+    def free(self, table):
+        table.free()
+        del self.texts[id(table)]
+
+    @invariant()
+    def counts_equal_references(self):
+        self.pool.check()
+        held = [block for table, _ in self.texts.values() for block in table.block_ids]
+        for block in range(self.pool.num_blocks):
+            assert self.pool.ref_count(block) == held.count(block)
+
+
+class Blocks(Sequences):
+    """Sequences write numbers that are never used twice; each must always read back its own."""
+
+    tables = Sequences.tables
+
+    def __init__(self):
+        super().__init__(BlockPool(12, 3))
         self.fresh = itertools.count()
 
     @rule(target=tables)
@@ -232,25 +267,11 @@ class Blocks(RuleBasedStateMachine):
             assert (list(table.block_ids), table.num_tokens, self.pool.num_free) == before
             assert error.needed > error.free == self.pool.num_free
             return
-        for source, destination in appended.copies:
-            self.memory[destination * 3 : destination * 3 + 3] = self.memory[source * 3 : source * 3 + 3]
+        self.copy(appended.copies)
         for slot in appended.slots:
             self.memory[slot] = next(self.fresh)
             self.texts[id(table)][1].append(self.memory[slot])
         assert len(appended.slots) == count
-
-    @rule(target=tables, table=tables)
-    def fork(self, table):
-        free = self.pool.num_free
-        child = table.fork()
-        assert self.pool.num_free == free, "a fork takes no block"
-        self.texts[id(child)] = (child, list(self.texts[id(table)][1]))
-        return child
-
-    @rule(table=consumes(tables))
-    def free(self, table):
-        table.free()
-        del self.texts[id(table)]
 
     @invariant()
     def everyone_reads_what_it_wrote(self):
@@ -259,27 +280,16 @@ class Blocks(RuleBasedStateMachine):
             assert len(table.block_ids) == -(-len(text) // 3)
             assert [self.memory[table.slot(position)] for position in range(len(text))] == text
 
-    @invariant()
-    def counts_equal_references(self):
-        self.pool.check()
-        held = [block for table, _ in self.texts.values() for block in table.block_ids]
-        assert [self.pool.ref_count(block) for block in range(12)] == [
-            held.count(block) for block in range(12)
-        ]
 
-
-class CachedBlocks(RuleBasedStateMachine):
+class CachedBlocks(Sequences):
     """Prefix caching over texts of two letters, which share prefixes often. What a slot holds depends on all tokens up
     to it, as keys and values do; nobody may ever read what belongs to another text."""
 
-    tables = Bundle("tables")
+    tables = Sequences.tables
     tokens = st.lists(st.integers(0, 1), min_size=1, max_size=9)
 
     def __init__(self):
-        super().__init__()
-        self.pool = BlockPool(10, 2, enable_prefix_caching=True)
-        self.memory = [None] * 20
-        self.texts = {}
+        super().__init__(BlockPool(10, 2, enable_prefix_caching=True))
 
     def write(self, table, slots, text):
         for position, slot in zip(range(table.num_tokens - len(slots), table.num_tokens), slots, strict=True):
@@ -309,36 +319,16 @@ class CachedBlocks(RuleBasedStateMachine):
             appended = table.append(len(more))
         except OutOfBlocks:
             return
-        for source, destination in appended.copies:
-            self.memory[destination * 2 : destination * 2 + 2] = self.memory[source * 2 : source * 2 + 2]
+        self.copy(appended.copies)
         text.extend(more)
         self.write(table, appended.slots, text)
         table.remember(text)
-
-    @rule(target=tables, table=tables)
-    def fork(self, table):
-        child = table.fork()
-        self.texts[id(child)] = (child, list(self.texts[id(table)][1]))
-        return child
-
-    @rule(table=consumes(tables))
-    def free(self, table):
-        table.free()
-        del self.texts[id(table)]
 
     @invariant()
     def nobody_reads_another_text(self):
         for table, text in self.texts.values():
             for position in range(table.num_tokens):
                 assert self.memory[table.slot(position)] == tuple(text[: position + 1])
-
-    @invariant()
-    def counts_equal_references(self):
-        self.pool.check()
-        held = [block for table, _ in self.texts.values() for block in table.block_ids]
-        assert [self.pool.ref_count(block) for block in range(10)] == [
-            held.count(block) for block in range(10)
-        ]
 
 
 class CollidingBlocks(CachedBlocks):

@@ -256,6 +256,11 @@ def raises(*args):
     return [][3]
 
 
+def loops_for_ever(*args):
+    while True:
+        pass
+
+
 def exits(*args):
     raise SystemExit
 
@@ -360,7 +365,7 @@ def test_a_check_without_an_answer_is_not_attempted(capsys):
     assert "○ kv_bytes: not attempted yet" in capsys.readouterr().out
 
 
-def test_your_cache_runs_in_the_model(tiny_model, capsys):
+def test_your_cache_runs_in_the_model(tiny_model, capsys, monkeypatch):
     prompt = [5, 9, 2]
     expected = greedy(tiny_model, [prompt], NoCache(), 8)[0]
     append, decode_ = EXERCISES["append_kv"].solution, EXERCISES["decode_step"].solution
@@ -370,9 +375,12 @@ def test_your_cache_runs_in_the_model(tiny_model, capsys):
     your_cache.run(tiny_model, prompt, expected, append, raises)
     your_cache.run(tiny_model, prompt, expected, append, lambda *args: decode_(*args)[None])
     your_cache.run(tiny_model, prompt, expected, append_over_the_prompt, decode_modulo_heads)
+    monkeypatch.setattr(your_cache, "TIME_LIMIT_SECONDS", 0.3)
+    your_cache.run(tiny_model, prompt, expected, append, loops_for_ever)
+    your_cache.run(tiny_model, prompt, expected, append, exits)
     assert [
         line.split(":")[0][:1] for line in capsys.readouterr().out.splitlines() if line[0] in "✓○✗"
-    ] == list("✓○○✗✗✗")
+    ] == list("✓○○✗✗✗✗✗")
 
 
 def test_unknown_names_are_answered_with_the_known_ones(capsys):

@@ -704,6 +704,19 @@ def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+def test_the_news_popup_is_turned_off_by_settings_that_jupyterlab_knows(course, tmp_path, monkeypatch):
+    """A setting under another name would be ignored without a word: the names come from the installed schema."""
+    monkeypatch.setattr(course, "VENV", tmp_path)
+    course.quiet_lab()
+    lab = Path("share/jupyter/lab")
+    ((name, wanted),) = json.loads((tmp_path / lab / "settings/overrides.json").read_text()).items()
+    plugin, _, page = name.partition(":")
+    schema = json.loads((Path(sys.prefix) / lab / "schemas" / plugin / (page + ".json")).read_text())
+    assert set(wanted) <= set(schema["properties"])
+    assert wanted["fetchNews"] in [choice["const"] for choice in schema["properties"]["fetchNews"]["oneOf"]]
+    assert wanted == {"fetchNews": "false", "checkForUpdates": False}
+
+
 def test_a_reader_who_has_seen_enough_is_no_error():
     """`make help | head -1`: the pipe is closed while help is still printing."""
     if os.name == "nt":

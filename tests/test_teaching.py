@@ -353,15 +353,21 @@ def test_setup_leaves_a_core_to_the_rest(monkeypatch):
 def test_on_colab_only_what_is_missing_is_installed_and_nothing_upgraded(monkeypatch):
     commands = []
     monkeypatch.setitem(runtime.sys.modules, "google.colab", object())
-    monkeypatch.setattr(runtime, "_importable", lambda name: name != "gguf")
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(runtime.subprocess, "run", lambda command, check: commands.append(command))
     runtime.setup()
     ((*_, last),) = commands
     assert last == "gguf" and "--no-deps" in commands[0]
     assert not any(word in ("-U", "--upgrade", "torch", "numpy") for word in commands[0])
-    monkeypatch.setattr(runtime, "_importable", lambda name: True)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: "found")
     runtime.setup()
     assert len(commands) == 1
+
+
+@pytest.mark.parametrize(("has_gpu", "kind"), [(False, "cpu"), (True, "cuda")])
+def test_the_device_is_the_gpu_where_torch_sees_one(has_gpu, kind, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert runtime.device().type == kind
 
 
 def test_elsewhere_setup_installs_nothing(monkeypatch):

@@ -176,6 +176,22 @@ def test_a_disk_that_fills_up_while_converting_leaves_no_half_checkpoint(empty_c
     assert left_behind(empty_cache) == []
 
 
+def test_two_notebooks_that_convert_at_once_both_get_the_checkpoint(empty_cache, monkeypatch):
+    _, sha256 = make_wheel(empty_cache / "index")
+    monkeypatch.setattr(weights, "WHEEL_SHA256", sha256)
+    real_save, others = weights.save_file, []
+
+    def meanwhile(*args, **kwargs):
+        if not others:  # the other one starts later and is done first
+            others.append(True)
+            weights.ensure_default_checkpoint()
+        real_save(*args, **kwargs)
+
+    monkeypatch.setattr(weights, "save_file", meanwhile)
+    assert (weights.ensure_default_checkpoint() / "model.safetensors").is_file()
+    assert left_behind(empty_cache) == ["smollm2-135m"]
+
+
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -10,6 +10,20 @@ import torch
 from course_lib.serving.model import KVCache, LlamaModel
 
 
+def greedy_step(model: LlamaModel, texts: dict[int, list[int]], cache: KVCache) -> dict[int, int]:
+    """Feed what the cache does not hold yet of each text, in one forward pass: {sequence: its next token}.
+
+    That is everything with NoCache, and one token a sequence with the others once the prompts are in.
+    """
+    fed = {sequence: tokens[cache.length(sequence) :] for sequence, tokens in texts.items()}
+    positions = cache.begin_step({sequence: len(tokens) for sequence, tokens in fed.items()})
+    token_ids = torch.tensor([token for tokens in fed.values() for token in tokens])
+    hidden = model(token_ids.to(model.device), positions.to(model.device), cache)
+    last = torch.tensor([len(tokens) for tokens in fed.values()]).cumsum(0) - 1  # each one's last row
+    chosen = model.logits(hidden[last.to(model.device)]).argmax(dim=-1).tolist()
+    return dict(zip(texts, chosen, strict=True))
+
+
 def greedy_steps(
     model: LlamaModel,
     prompts: list[list[int]],
@@ -19,8 +33,7 @@ def greedy_steps(
 ) -> Iterator[dict[int, int]]:
     """Decode greedily and yield each step's new tokens, {sequence: token id}.
 
-    A step feeds what the cache does not hold yet: everything with NoCache, one token a sequence with the
-    others. A sequence leaves at its stop token (which is yielded) or after `max_tokens`.
+    A sequence leaves at its stop token (which is yielded) or after `max_tokens`.
 
     Args:
         cache: empty. Sequence n is prompt n.
@@ -41,13 +54,7 @@ def greedy_steps(
     for _ in range(max_tokens):
         if not running:
             return
-        fed = {sequence: tokens[cache.length(sequence) :] for sequence, tokens in running.items()}
-        positions = cache.begin_step({sequence: len(tokens) for sequence, tokens in fed.items()})
-        token_ids = torch.tensor([token for tokens in fed.values() for token in tokens])
-        hidden = model(token_ids.to(model.device), positions.to(model.device), cache)
-        last = torch.tensor([len(tokens) for tokens in fed.values()]).cumsum(0) - 1  # each one's last row
-        chosen = model.logits(hidden[last.to(model.device)]).argmax(dim=-1).tolist()
-        new = dict(zip(running, chosen, strict=True))
+        new = greedy_step(model, running, cache)
         yield new
         for sequence, token in new.items():
             running[sequence].append(token)

@@ -249,6 +249,8 @@ def ensure_default_checkpoint() -> Path:
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
                 convert_gguf(fetch_gguf(Path(scratch)), folder)
         except OSError as error:
+            if folder.is_dir():  # another notebook was converting, too, and was first
+                return folder
             raise WeightsError(
                 f"cannot write the weights under {folder.parent}: {error.strerror or error}; "
                 "make room there, or point XDG_CACHE_HOME at a folder you can write to"

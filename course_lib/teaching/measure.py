@@ -8,10 +8,13 @@ import torch
 
 from course_lib.serving.cost import Cost, forward_cost
 from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache
-from course_lib.serving.model import LlamaModel
+from course_lib.serving.model import KVCache, LlamaModel
+from course_lib.serving.static_batch import greedy_step
 
 
-def step_seconds(model: LlamaModel, cache, context_len: int, *, batch: int = 1, repeats: int = 5) -> float:
+def step_seconds(
+    model: LlamaModel, cache: KVCache, context_len: int, *, batch: int = 1, repeats: int = 5
+) -> float:
     """Median seconds of a step that adds one token to each of `batch` sequences of `context_len` tokens.
 
     The contexts are put in first, which also warms the machine up. A step feeds what the cache does not hold:
@@ -20,21 +23,19 @@ def step_seconds(model: LlamaModel, cache, context_len: int, *, batch: int = 1, 
     Args:
         cache: empty, with room for context_len + repeats tokens in sequences 0 .. batch - 1.
     """
-    texts = [
-        [(7 * position + sequence) % 1000 for position in range(context_len)] for sequence in range(batch)
-    ]
+    texts = {
+        sequence: [(7 * position + sequence) % 1000 for position in range(context_len)]
+        for sequence in range(batch)
+    }
     seconds = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
-        fed = [text[cache.length(sequence) :] for sequence, text in enumerate(texts)]
-        positions = cache.begin_step({sequence: len(tokens) for sequence, tokens in enumerate(fed)})
-        token_ids = torch.tensor([token for tokens in fed for token in tokens])
-        hidden = model(token_ids.to(model.device), positions.to(model.device), cache)
-        last = torch.tensor([len(tokens) for tokens in fed]).cumsum(0) - 1
-        chosen = model.logits(hidden[last.to(model.device)]).argmax(dim=-1).tolist()  # waits for a GPU, too
+        chosen = greedy_step(
+            model, texts, cache
+        )  # its tokens are numbers on the CPU: a GPU is waited for, too
         seconds.append(time.perf_counter() - start)
-        for text, token in zip(texts, chosen, strict=True):
-            text.append(token)
+        for sequence, token in chosen.items():
+            texts[sequence].append(token)
     return statistics.median(seconds[1:])
 
 
@@ -68,10 +69,8 @@ def peaks(seconds: float = 0.5, where: torch.device | str = "cpu") -> tuple[floa
     """
     size = 1536
     a, b = torch.randn(size, size, device=where), torch.randn(size, size, device=where)
-    big, vector = (
-        torch.randn(8192, 8192, device=where),
-        torch.randn(8192, device=where),
-    )  # 256 MiB: past the caches
+    big = torch.randn(8192, 8192, device=where)  # 256 MiB: past the caches
+    vector = torch.randn(8192, device=where)
     flops = 2 * size**3 / _fastest(lambda: a @ b, seconds)
     return flops, big.numel() * 4 / _fastest(lambda: big @ vector, seconds)
 

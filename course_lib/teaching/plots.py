@@ -26,7 +26,6 @@ REQUEST_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILLION)
 
 # The kinds of slot look the same in every picture: a hatch says it without colour.
 RESERVED = dict(facecolor="white", hatch="////")
-FREE = dict(facecolor="white", hatch="")
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -223,11 +222,7 @@ def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]])
     )
     picture = Picture(3.6, alt)
     axes = picture.subplots()
-    looks = [
-        (VERMILLION, 2, "o"),
-        (ORANGE, 7, "s"),
-        (BLUE, 2, "D"),
-    ]  # wide under narrow: lines that meet both show
+    looks = [(VERMILLION, 2, "o"), (ORANGE, 7, "s"), (BLUE, 2, "D")]  # wide under narrow: both show
     for (name, values), (color, width, marker) in zip(milliseconds.items(), looks, strict=False):
         axes.plot(context_lens, values, color=color, marker=marker, lw=width, ms=width + 5, label=name)
     axes.set(xlabel="context [tokens]", ylabel="one token [ms]", ylim=(0, None), xticks=context_lens)

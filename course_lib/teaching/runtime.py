@@ -25,25 +25,19 @@ def setup() -> None:
     program stalls them: on two cores, SmolLM2 decoded 1 token/s with two threads beside a busy process, and 20
     with one thread (30 and 22 on a quiet machine). So one core is left to the rest.
 
-    Colab's own packages are never upgraded: only names that cannot be imported are installed, and without
-    their dependencies, so that pip has no reason to touch torch or numpy.
+    Colab's own packages are never upgraded: gguf alone is installed if it is missing, and without its
+    dependencies, so that pip has no reason to touch torch or numpy.
     """
     torch.manual_seed(0)
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
-    if on_colab():
-        needed = ("gguf", "tokenizers", "safetensors", "platformdirs", "tqdm")
-        if missing := [name for name in needed if not _importable(name)]:
-            subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", *missing], check=True)
+    if on_colab() and importlib.util.find_spec("gguf") is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "gguf"], check=True)
 
 
 def device() -> torch.device:
     """The GPU if torch sees one, else the CPU. Apple's GPU is left alone: greedy tokens are promised in fp32 on
     the CPU and on CUDA."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _importable(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def _version(name: str) -> str | None:
