@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab reset test notebooks check weights bench
+.PHONY: help setup lab reset test notebooks check weights animation bench
 
-help setup lab reset test notebooks check weights bench:
+help setup lab reset test notebooks check weights animation bench:
 	@$(PYTHON) course.py $@

@@ -8,7 +8,9 @@
     python3 course.py notebooks   build notebooks/ from lessons/ (NB=03 for one, REMEASURE=1 for new timings)
     python3 course.py check       lint, format, imports, lessons and notebooks in step
     python3 course.py weights     get the model now, so that everything works offline later
-    python3 course.py bench       measure decoding against Hugging Face transformers (about 5 minutes)
+    python3 course.py animation   draw the README's animated memory map anew
+    python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
+                                  BENCH=simulate: the simulator's speed, and preemptions with and without a watermark
 
 `make <job>` does the same. Settings are given as NAME=value, on the command line or in the environment:
     PORT=8899      where JupyterLab answers (default 8888, or the next free port)
@@ -46,7 +48,7 @@ PIP = "pip==26.3"
 TORCH = "torch==2.13.0"
 SPACE_NEEDED = 3 * 10**9  # bytes: about 2 GB stay on disk, the rest is room to unpack
 DEFAULT_PORT = 8888
-SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE")
+SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH")
 NO_WEIGHTS_NEEDED = "02, 03, 05, 06 and 10"
 
 
@@ -512,7 +514,16 @@ def check_job(_):
 
 def bench_job(extra):
     setup()
-    return become([python(), "-m", "benchmarks.decode_cpu", *extra])
+    names = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "machine"})
+    name = setting("BENCH") or "decode_cpu"
+    if name not in names:
+        raise CourseError("there is no benchmark %r: choose one of %s" % (name, ", ".join(names)))
+    return become([python(), "-m", "benchmarks." + name, *extra])
+
+
+def animation_job(_):
+    setup()
+    return become([python(), "-m", "lessons.animation"])
 
 
 def help_job(_):
@@ -528,6 +539,7 @@ JOBS = {
     "notebooks": notebooks_job,
     "check": check_job,
     "weights": weights_job,
+    "animation": animation_job,
     "bench": bench_job,
     "help": help_job,
 }

@@ -15,7 +15,6 @@ but the output that was committed is put back while their source is unchanged, u
 """
 
 import argparse
-import base64
 import hashlib
 import os
 import re
@@ -45,7 +44,7 @@ CELL_SECONDS = 600
 MAX_CELLS, MAX_CODE_LINES, MAX_SETUP_LINES, MAX_WORDS, MAX_KB = 45, 15, 5, 1800, 400
 MAX_MEASURED, CODE_CELLS_PER_MEASURED = 3, 10
 
-MEASURED, EXPLORER, COLAB, README = "nbval-ignore-output", "explorer", "colab", "readme"
+MEASURED, EXPLORER, COLAB = "nbval-ignore-output", "explorer", "colab"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KEPT_PICTURE_METADATA = ("alt", "width", "height")
 METADATA = {
@@ -314,15 +313,6 @@ def build(lesson: Path, notebooks_dir: Path, *, remeasure: bool = False) -> bool
     return True
 
 
-def readme_picture(notebooks_dir: Path) -> bytes | None:
-    """The stored picture of the one cell tagged `readme`: README.md shows it from lessons/readme.png."""
-    for path in sorted(notebooks_dir.glob("*.ipynb")):
-        for cell in code_cells(nbformat.read(path, as_version=4)):
-            for output in cell.outputs if README in tags(cell) else []:
-                return base64.b64decode(output.data["image/png"])
-    return None
-
-
 # ------------------------------------------------------------------------- lessons against their notebooks
 
 
@@ -344,12 +334,6 @@ def problems(lessons_dir: Path, notebooks_dir: Path, lessons: Iterable[Path] | N
             f"{stray}: {notebooks_dir.name}/{stray}.ipynb has no lesson (delete it)"
             for stray in sorted(strays)
         ]
-        if not found and (picture := readme_picture(notebooks_dir)):
-            shown = lessons_dir / "readme.png"
-            if not shown.exists() or shown.read_bytes() != picture:
-                found.append(
-                    f"lessons/{shown.name} is not the picture of the cell tagged {README} (make notebooks)"
-                )
     return found
 
 
@@ -449,8 +433,6 @@ def run(arguments: argparse.Namespace, root: Path) -> int:
             f"{path.stem}: {'written' if changed else 'unchanged'} ({time.perf_counter() - start:.0f} s)",
             flush=True,
         )
-    if picture := readme_picture(notebooks_dir):
-        (lessons_dir / "readme.png").write_bytes(picture)
     return 0
 
 

@@ -1,20 +1,22 @@
 """Regions against a map of single slots, allocators against their own extents, the paper's small numbers exactly."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.memory import Request
-from course_lib.memory.allocators import (
+from course_lib.memory import (
+    ALLOCATORS,
     BuddyRegion,
     FitRegion,
+    OutOfBlocks,
     PagedAllocator,
+    Request,
     ReservingAllocator,
     SlotCounts,
     make_allocator,
 )
-
-NAMES = ["reserve_max", "reserve_pow2", "reserve_exact", "paged"]
 
 # A plan of operations: True allocates that many slots, False frees one of the pieces held, chosen by the number.
 OPERATIONS = st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=60)
@@ -108,7 +110,7 @@ STEPS = st.lists(
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALLOCATORS)
 @given(steps=STEPS, num_slots=st.integers(70, 300), block_size=st.sampled_from([1, 4, 7, 16]))
 @settings(max_examples=80, deadline=None)
 def test_the_four_counts_are_those_of_the_region_and_add_up(name, steps, num_slots, block_size):
@@ -118,7 +120,7 @@ def test_the_four_counts_are_those_of_the_region_and_add_up(name, steps, num_slo
         held = sorted(tokens)
         before = allocator.counts()
         if what == "admit":
-            if allocator.admit(number, request):
+            if allocator.admit(number, request, request.prompt_len):
                 tokens[number], requests[number] = request.prompt_len, request
             else:
                 assert allocator.counts() == before, "a refusal changes nothing"
@@ -127,10 +129,12 @@ def test_the_four_counts_are_those_of_the_region_and_add_up(name, steps, num_slo
             if what == "release" or tokens[key] == requests[key].total_len:
                 allocator.release(key)
                 del tokens[key], requests[key]
-            elif allocator.grow(key):
-                tokens[key] += 1
             else:
-                assert allocator.counts() == before
+                try:
+                    allocator.grow(key)
+                    tokens[key] += 1
+                except OutOfBlocks:
+                    assert allocator.counts() == before, "all or nothing"
         check_extents(allocator, tokens, requests)
     for key in list(tokens):
         allocator.release(key)
@@ -164,7 +168,7 @@ def check_extents(allocator, tokens, requests):
 def test_fig_3_of_the_paper_exactly(max_len, request_, reserved, internal):
     """Kwon et al. (2023), Fig 3: request A (max 2048) and request B (max 512), each after its first new token."""
     allocator = ReservingAllocator("reserve_max", max_len, max_len)
-    allocator.admit(0, request_)
+    allocator.admit(0, request_, request_.prompt_len)
     allocator.grow(0)
     assert allocator.counts() == SlotCounts(request_.prompt_len + 1, reserved, internal, 0)
 
@@ -172,7 +176,7 @@ def test_fig_3_of_the_paper_exactly(max_len, request_, reserved, internal):
 def test_orca_max_holds_seven_requests_on_the_papers_machine_exactly():
     """OPT-13B on an A100 40GB, Figs 2 and 13: 15,728 slots hold 7 requests of 2,048, and 8.9% are left over."""
     allocator = make_allocator("reserve_max", 15_728)
-    admitted = sum(allocator.admit(key, Request(0.0, 10, 10)) for key in range(20))
+    admitted = sum(allocator.admit(key, Request(0.0, 10, 10), 10) for key in range(20))
     assert admitted == 15_728 // 2048 == 7
     assert round(allocator.counts().external / 15_728, 3) == 0.089
 
@@ -189,28 +193,98 @@ def test_what_each_plan_asks_for(name, asked):
 
 
 def test_paging_leaves_blocks_free_when_it_admits_but_not_for_one_alone():
-    paged = PagedAllocator(num_slots=200 * 4, block_size=4)
-    assert paged.watermark == 2
-    assert paged.admit(0, Request(0.0, 198 * 4, 8))
-    assert not paged.admit(1, Request(0.0, 1, 1)), "two free blocks are the watermark"
+    paged = PagedAllocator(num_slots=200 * 4, block_size=4, watermark=0.01)
+    assert paged.num_spare == 2
+    assert paged.admit(0, Request(0.0, 198 * 4, 8), 198 * 4)
+    assert not paged.admit(1, Request(0.0, 1, 1), 1), "two free blocks are the watermark"
     paged.release(0)
-    assert paged.admit(2, Request(0.0, 200 * 4, 1)), "alone, a request may take all"
-    assert not paged.grow(2)
+    assert paged.admit(2, Request(0.0, 200 * 4 - 1, 1), 200 * 4 - 1), "alone, a request may take all"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_request_that_cannot_fit_alone_is_told_apart(name):
-    allocator = make_allocator(name, 96, max_len=64, block_size=16)
-    assert allocator.can_hold(Request(0.0, 32, 32))
-    assert allocator.can_hold(Request(0.0, 48, 49)) is False
+def test_without_a_watermark_the_last_block_is_handed_out():
+    paged = PagedAllocator(num_slots=200 * 4, block_size=4, watermark=0.0)
+    assert paged.admit(0, Request(0.0, 199 * 4, 8), 199 * 4)
+    assert paged.admit(1, Request(0.0, 1, 9), 1)
+    with pytest.raises(OutOfBlocks, match="needs 1 block, 0 free of 200"):
+        paged.grow(0)
 
 
-def test_a_buddy_region_holds_no_more_than_its_largest_piece():
-    assert ReservingAllocator("reserve_exact", 100, 80).can_hold(Request(0.0, 40, 24))
-    assert not ReservingAllocator("reserve_exact", 100, 80).can_hold(Request(0.0, 40, 25))
-    assert ReservingAllocator("reserve_exact", 100, 80, FitRegion(100, best=True)).can_hold(
-        Request(0.0, 40, 25)
-    )
+@pytest.mark.parametrize(
+    ("allocator", "request_", "said"),
+    [
+        (make_allocator("reserve_max", 96, max_len=64), Request(0.0, 40, 25), "65 tokens is longer than max_len 64"),
+        (make_allocator("reserve_max", 96, max_len=65), Request(0.0, 1, 1), "a piece of 128 slots .* has 64"),
+        (make_allocator("reserve_exact", 100, max_len=80), Request(0.0, 40, 25), "reserve_exact wants .* has 64"),
+        (make_allocator("paged", 96, block_size=16), Request(0.0, 48, 49), "needs 7 blocks of 16; there are 6"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_fit_alone_is_told_apart(allocator, request_, said):
+    with pytest.raises(ValueError, match=said):
+        allocator.check_fits(request_)
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_a_request_that_just_fits_alone_is_admitted(name):
+    allocator, request = make_allocator(name, 96, max_len=64), Request(0.0, 32, 32)
+    allocator.check_fits(request)
+    assert allocator.admit(0, request, 32)
+
+
+def test_best_fit_holds_what_a_buddy_allocator_cannot():
+    request = Request(0.0, 40, 25)
+    ReservingAllocator("reserve_exact", 100, 80, FitRegion(100, best=True)).check_fits(request)
+    with pytest.raises(ValueError, match="128 slots"):
+        ReservingAllocator("reserve_exact", 100, 80).check_fits(request)
+
+
+# -- growing by many steps at once ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+@given(
+    requests=st.lists(st.tuples(REQUESTS, st.integers(0, 29)), max_size=6),
+    num_slots=st.integers(70, 200),
+    block_size=st.sampled_from([1, 3, 4, 16]),
+    limit=st.integers(1, 40),
+)
+@settings(max_examples=150, deadline=None)
+def test_growing_all_at_once_is_growing_step_by_step(name, requests, num_slots, block_size, limit):
+    allocator = make_allocator(name, num_slots, max_len=60, block_size=block_size)
+    to_go = [limit]
+    for key, (request, old) in enumerate(requests):
+        if allocator.admit(key, request, request.prompt_len):
+            try:
+                if grown := min(old, request.output_len):
+                    allocator.grow(key, grown)
+            except OutOfBlocks:
+                grown = 0
+            to_go.append(request.output_len - grown)
+    slow, total = copy.deepcopy(allocator), SlotCounts(0, 0, 0, 0)
+    limit, num_steps = min(to_go), 0
+    held = slow.slabs if name != "paged" else slow.tables
+    try:
+        while num_steps < limit:
+            before = copy.deepcopy(slow)
+            for key in list(held):
+                slow.grow(key)
+            total, num_steps = total + slow.counts(), num_steps + 1
+            before = None
+    except OutOfBlocks:
+        slow = before
+    assert allocator.steps_with_room(limit) == num_steps
+    if num_steps:
+        assert allocator.grow_all(num_steps) == total
+        assert allocator.counts() == slow.counts()
+        assert kinds(allocator) == kinds(slow)
+
+
+def kinds(allocator):
+    """How many slots of each kind each request has: blocks may be handed out in another order."""
+    found = {}
+    for extent in allocator.extents():
+        key = extent.owner, extent.kind
+        found[key] = found.get(key, 0) + extent.stop - extent.start
+    return found
 
 
 @pytest.mark.parametrize(
@@ -225,6 +299,8 @@ def test_a_buddy_region_holds_no_more_than_its_largest_piece():
         (lambda: make_allocator("paged", 0), "num_slots must be .* got 0"),
         (lambda: make_allocator("reserve_max", 10, max_len=-3), "max_len must be .* got -3"),
         (lambda: PagedAllocator(8, 16), "a block of 16 slots is larger than the region of 8"),
+        (lambda: PagedAllocator(64, 16, watermark=1.0), "watermark must be .* got 1.0"),
+        (lambda: PagedAllocator(64, 16, watermark=-0.1), "watermark must be .* got -0.1"),
         (
             lambda: make_allocator("reserve_max", 100, max_len=20).asks_for(Request(0.0, 15, 6)),
             "21 tokens is longer",
@@ -236,10 +312,10 @@ def test_nonsense_is_refused_with_the_value(misuse, said):
         misuse()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALLOCATORS)
 def test_a_request_cannot_grow_past_its_end(name):
     allocator = make_allocator(name, 128, max_len=64)
-    allocator.admit(5, Request(0.0, 2, 1))
-    assert allocator.grow(5)
-    with pytest.raises(ValueError, match="request 5 has all its 3 tokens: release it"):
+    allocator.admit(5, Request(0.0, 2, 1), 2)
+    assert allocator.grow(5) == []
+    with pytest.raises(ValueError, match="request 5 has 3 of 3 tokens: no room for 1 more"):
         allocator.grow(5)

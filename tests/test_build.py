@@ -415,15 +415,3 @@ def test_missing_superfluous_and_unreadable_notebooks_are_found(project):
 def test_this_course_is_built():
     """The notebooks of this checkout are what its lessons stand for."""
     assert build.problems(ROOT / "lessons", ROOT / "notebooks") == []
-
-
-def test_the_readme_shows_the_picture_of_the_cell_tagged_for_it(project):
-    project.replace(":tags: [explorer]", ":tags: [explorer, readme]")
-    assert project.run() == 0
-    shown = project.root / "lessons" / "readme.png"
-    assert shown.read_bytes() == b"hello"
-    assert project.problems() == []
-    shown.write_bytes(b"another picture")
-    assert project.problems() == [
-        "lessons/readme.png is not the picture of the cell tagged readme (make notebooks)"
-    ]

@@ -4,6 +4,8 @@ import math
 import time
 
 import numpy as np
+import planted_02
+import planted_03
 import pytest
 import torch
 
@@ -49,10 +51,12 @@ def requests_that_fit_by_counting(gpu, weights, per_token, context):
 
 
 ALSO_RIGHT = {
-    "kv_bytes": kv_bytes_in_another_order,
-    "append_kv": append_kv_with_a_loop,
-    "decode_step": decode_step_head_by_head,
-    "requests_that_fit": requests_that_fit_by_counting,
+    "kv_bytes": [kv_bytes_in_another_order],
+    "append_kv": [append_kv_with_a_loop],
+    "decode_step": [decode_step_head_by_head],
+    "requests_that_fit": [requests_that_fit_by_counting],
+    **planted_02.ALSO_RIGHT,
+    **planted_03.ALSO_RIGHT,
 }
 
 # -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
@@ -87,6 +91,23 @@ def append_length_of_slab(keys, values, length, new_key, new_value):
     return len(keys)
 
 
+def append_one_early(keys, values, length, new_key, new_value):
+    for i, (key, value) in enumerate(zip(new_key, new_value, strict=True)):
+        keys[max(0, length - 1) + i], values[max(0, length - 1) + i] = key, value
+    return length + len(new_key)
+
+
+def append_one_token(keys, values, length, new_key, new_value):
+    keys[length].copy_(new_key[0])
+    values[length].copy_(new_value[0])
+    return length + 1
+
+
+def append_forgets_to_count(keys, values, length, new_key, new_value):
+    append_kv_with_a_loop(keys, values, length, new_key, new_value)
+    return length
+
+
 def decode(query, keys, values, upto, divisor, heads):
     scores = (query[:, None] * keys[:upto, heads].transpose(0, 1)).sum(-1) / divisor
     return (scores.softmax(-1)[..., None] * values[:upto, heads].transpose(0, 1)).sum(1)
@@ -115,6 +136,20 @@ def decode_modulo_heads(query, new_key, new_value, keys, values, length):
     keys[length], values[length] = new_key, new_value
     heads = [head % keys.shape[1] for head in range(len(query))]
     return decode(query, keys, values, length + 1, math.sqrt(query.shape[1]), heads)
+
+
+def decode_forgot_to_scale(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    return decode(query, keys, values, length + 1, 1, gqa(query, keys))
+
+
+def decode_forgot_softmax(query, new_key, new_value, keys, values, length):
+    keys[length], values[length] = new_key, new_value
+    rows = []
+    for head, group in enumerate(gqa(query, keys)):
+        scores = keys[: length + 1, group] @ query[head] / math.sqrt(query.shape[1])
+        rows.append(scores @ values[: length + 1, group])
+    return torch.stack(rows)
 
 
 def decode_softmax_over_heads(query, new_key, new_value, keys, values, length):
@@ -185,9 +220,14 @@ WRONG = [
     ("append_kv", append_over_the_prompt, "at the start of the slab"),
     ("append_kv", append_without_values, "values were never written"),
     ("append_kv", append_values_mixed_up, "values hold the keys"),
+    ("append_kv", append_one_early, "overwrites the last token"),
+    ("append_kv", append_one_token, "only the first of the new tokens"),
+    ("append_kv", append_forgets_to_count, "the length did not grow"),
     ("append_kv", append_length_of_slab, "the value differs"),
     ("decode_step", decode_stale_tail, "no token of this request has written"),
     ("decode_step", decode_blind_to_itself, "does not see itself"),
+    ("decode_step", decode_forgot_to_scale, "not scaled"),
+    ("decode_step", decode_forgot_softmax, "do not add up to 1"),
     ("decode_step", decode_forgot_sqrt, "scaled by 1 / D"),
     ("decode_step", decode_modulo_heads, "wrong with GQA"),
     ("decode_step", decode_without_writing, "not in the cache for the next step"),
@@ -200,13 +240,15 @@ WRONG = [
     ("requests_that_fit", lambda gpu, w, kv, n: max(0, (gpu - w) // kv), "tokens, not requests"),
     ("requests_that_fit", lambda gpu, w, kv, n: gpu // (w + kv * n), "once for each request"),
     ("requests_that_fit", lambda gpu, w, kv, n: max(0, gpu - w) / (kv * n), "an int is expected, not float"),
+    *planted_02.WRONG,
+    *planted_03.WRONG,
 ]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
-def test_the_solution_and_another_right_answer_pass(exercise):
-    assert judge(exercise, exercise.solution) == "passed"
-    assert judge(exercise, ALSO_RIGHT[exercise.name]) == "passed"
+def test_the_solution_and_other_right_answers_pass(exercise):
+    for answer in [exercise.solution, *ALSO_RIGHT[exercise.name]]:
+        assert judge(exercise, answer) == "passed"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
@@ -223,10 +265,20 @@ def test_a_planted_wrong_answer_gets_its_own_diagnosis(name, wrong, said):
     assert verdict.look_at
 
 
-def test_every_exercise_has_four_planted_wrong_answers_with_four_diagnoses():
-    for name, exercise in EXERCISES.items():
-        assert len({said for other, _, said in WRONG if other == name}) >= 4
-        assert len({mistake.headline for mistake in exercise.mistakes}) >= 4
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_six_planted_wrong_answers_are_told_apart(exercise):
+    headlines = {
+        said: judge(exercise, wrong).headline for name, wrong, said in WRONG if name == exercise.name
+    }
+    assert len(set(headlines.values())) == len(headlines) >= 6
+    assert len({mistake.headline for mistake in exercise.mistakes}) >= 5
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_every_known_mistake_is_made_by_a_planted_answer(exercise):
+    """Written apart from the mistakes, so that each is recognised by what it does."""
+    made = {judge(exercise, wrong).headline for name, wrong, _ in WRONG if name == exercise.name}
+    assert {mistake.headline for mistake in exercise.mistakes} <= made
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from course_lib.serving import ContiguousCache, GrowingCache, cost
 from course_lib.serving.model import LlamaConfig
-from course_lib.teaching import explorers, measure, plots, runtime
+from course_lib.teaching import check, explorers, measure, plots, runtime
 from course_lib.teaching.exercises import EXERCISES
 from course_lib.teaching.presets import Budget, load_presets
 
@@ -212,7 +212,7 @@ def test_a_quiz_tells_right_from_wrong_at_once_and_reads_cold(lesson):
     assert set(data) == {WIDGET_VIEW, "text/html", "text/plain"}
     assert data["text/html"].count("<summary>answer</summary>") == 3
     rows = explorer.widget.children
-    quiz = Path(explorers.__file__).with_name("exercises") / "quiz.toml"
+    quiz = Path(check.__file__).with_name("exercises") / "quiz.toml"
     questions = [q for q in tomllib.loads(quiz.read_text())["question"] if q["lesson"] == lesson]
     for question, choice, feedback in zip(questions, rows[1::3], rows[2::3], strict=True):
         assert choice.value is None, "a question must not start with an answer"
@@ -230,7 +230,7 @@ def test_an_unknown_quiz_is_refused():
 def test_the_answer_fills_the_slab_and_is_printed(real, capsys, monkeypatch):
     model, tokenizer = real
     shown = []
-    monkeypatch.setattr(explorers, "display", shown.append)
+    monkeypatch.setattr(explorers.kv_cache, "display", shown.append)
     cache = ContiguousCache(model.config, 1, 40)
     explorers.answer(model, tokenizer, "What is the capital of Italy?", cache, max_tokens=20)
     assert "Rome" in capsys.readouterr().out

@@ -14,15 +14,17 @@ only `reserve_pow2` and `reserve_exact` use it, as an oracle would. Rounding cou
 Source: Kwon et al. (SOSP 2023), sections 3.1 and 6.1: Orca (Max), Orca (Pow2), Orca (Oracle), vLLM.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Protocol
 
-from course_lib.memory.block_pool import BlockPool, OutOfBlocks, positive_int
+from course_lib.memory.block_pool import BlockPool, positive_int
 from course_lib.memory.block_table import BlockTable
+from course_lib.memory.regions import BuddyRegion, FitRegion
 from course_lib.memory.workloads import Request
 
 WATERMARK = (
-    0.01  # share of the blocks that paging keeps free when it admits, so that running requests can grow
+    0.01  # share of the blocks that paging leaves free when it admits, for those that run to grow into
 )
 
 
@@ -34,6 +36,14 @@ class SlotCounts:
     reserved: int
     internal: int
     external: int
+
+    def __add__(self, other: "SlotCounts") -> "SlotCounts":
+        return SlotCounts(
+            self.token_states + other.token_states,
+            self.reserved + other.reserved,
+            self.internal + other.internal,
+            self.external + other.external,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,19 @@ class Allocator(Protocol):
 
     num_slots: int
 
-    def can_hold(self, request: Request) -> bool:
-        """Whether the request fits when it is alone."""
+    def check_fits(self, request: Request) -> None:
+        """Raise ValueError, with the limit, if the request could not run even alone."""
 
-    def admit(self, key: int, request: Request) -> bool:
-        """Make room for the prompt, and for what the plan reserves; False, and nothing changed, if there is none."""
+    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+        """Make room for the first `num_tokens`, and for what the plan reserves; False, and nothing changed, if
+        there is none."""
 
-    def grow(self, key: int) -> bool:
-        """Make room for one more token; False, and nothing changed, if there is none."""
+    def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
+        """Make room for more tokens. Returns the blocks to copy first, as (source, destination).
+
+        Raises:
+            OutOfBlocks: there is no room, and nothing changed.
+        """
 
     def release(self, key: int) -> None:
         """The request is done, or preempted: its slots are free."""
@@ -69,115 +84,11 @@ class Allocator(Protocol):
     def extents(self) -> list[Extent]:
         """The region from the first slot to the last, for pictures and for tests."""
 
+    def steps_with_room(self, limit: int) -> int:
+        """How many steps, up to `limit`, every request can grow by one token a step."""
 
-# -- contiguous regions ---------------------------------------------------------------------------------------
-
-
-class BuddyRegion:
-    """A region that hands out powers of two, each at a multiple of its size; neighbours that are halves of one piece
-    are joined again. A region that is no power of two is cut into the largest that fit, first to last.
-
-    Example:
-        >>> region = BuddyRegion(28)        # 16 + 8 + 4
-        >>> region.allocate(5), region.allocate(8), region.allocate(16)
-        (16, 0, None)
-        >>> region.size_of(16)
-        8
-
-    Source: Knuth, The Art of Computer Programming, vol. 1, section 2.5.
-    """
-
-    def __init__(self, num_slots: int):
-        self.num_slots = positive_int("num_slots", num_slots)
-        self._sizes: dict[int, int] = {}  # offset -> size of each piece handed out
-        self._free: dict[int, set[int]] = {1 << bit: set() for bit in range(num_slots.bit_length())}
-        offset = 0
-        for size in reversed(self._free):
-            if num_slots & size:
-                self._free[size].add(offset)
-                offset += size
-
-    def rounded(self, size: int) -> int:
-        """The piece that a request for `size` slots gets."""
-        return 1 << (size - 1).bit_length()
-
-    def allocate(self, size: int) -> int | None:
-        """The offset of a piece of at least `size` slots, or None. The smallest free piece is split, lowest first."""
-        wanted = self.rounded(size)
-        fitting = [free_size for free_size, offsets in self._free.items() if free_size >= wanted and offsets]
-        if not fitting:
-            return None
-        piece = min(fitting)
-        offset = min(self._free[piece])
-        self._free[piece].remove(offset)
-        while piece > wanted:
-            piece //= 2
-            self._free[piece].add(offset + piece)
-        self._sizes[offset] = wanted
-        return offset
-
-    def free(self, offset: int) -> None:
-        """Give a piece back, and join it with its other half as long as that is free."""
-        size = self._sizes.pop(offset)
-        while (buddy := offset ^ size) in self._free[
-            size
-        ]:  # a largest piece has none: nothing else has its size
-            self._free[size].remove(buddy)
-            offset, size = min(offset, buddy), 2 * size
-        self._free[size].add(offset)
-
-    def size_of(self, offset: int) -> int:
-        """Slots of the piece at an offset."""
-        return self._sizes[offset]
-
-
-class FitRegion:
-    """A region of holes: first fit takes the lowest that is large enough, best fit the smallest.
-
-    Example:
-        >>> region = FitRegion(20, best=True)
-        >>> a, b, c = region.allocate(8), region.allocate(2), region.allocate(5)
-        >>> region.free(a)
-        >>> region.holes                       # as (offset, size)
-        [(0, 8), (15, 5)]
-        >>> region.allocate(5), FitRegion(20, best=False).allocate(5)
-        (15, 0)
-    """
-
-    def __init__(self, num_slots: int, *, best: bool):
-        self.num_slots, self.best = positive_int("num_slots", num_slots), best
-        self.holes = [(0, num_slots)]  # (offset, size), by offset; no two touch
-        self._sizes: dict[int, int] = {}
-
-    def rounded(self, size: int) -> int:
-        """The piece that a request for `size` slots gets: exactly that."""
-        return size
-
-    def allocate(self, size: int) -> int | None:
-        """The offset of `size` slots, or None."""
-        fitting = [hole for hole in self.holes if hole[1] >= size]
-        if not fitting:
-            return None
-        hole = min(fitting, key=lambda hole: hole[1]) if self.best else fitting[0]
-        offset, room = hole
-        index = self.holes.index(hole)
-        self.holes[index : index + 1] = [(offset + size, room - size)] if room > size else []
-        self._sizes[offset] = size
-        return offset
-
-    def free(self, offset: int) -> None:
-        """Give a piece back, and join the holes that it touches."""
-        joined: list[tuple[int, int]] = []
-        for start, size in sorted([*self.holes, (offset, self._sizes.pop(offset))]):
-            if joined and sum(joined[-1]) == start:
-                joined[-1] = (joined[-1][0], joined[-1][1] + size)
-            else:
-                joined.append((start, size))
-        self.holes = joined
-
-    def size_of(self, offset: int) -> int:
-        """Slots of the piece at an offset."""
-        return self._sizes[offset]
+    def grow_all(self, num_steps: int) -> SlotCounts:
+        """Every request grows by one token a step; returns the counts of all those steps, added up."""
 
 
 # -- plans that reserve ahead ---------------------------------------------------------------------------------
@@ -211,7 +122,7 @@ class ReservingAllocator:
 
     Example:
         >>> orca = ReservingAllocator("reserve_max", num_slots=15_728, max_len=2048)
-        >>> [orca.admit(key, Request(0.0, 100, 50)) for key in range(8)]
+        >>> [orca.admit(key, Request(0.0, 100, 50), num_tokens=100) for key in range(8)]
         [True, True, True, True, True, True, True, False]
         >>> orca.counts()
         SlotCounts(token_states=700, reserved=350, internal=13286, external=1392)
@@ -230,7 +141,6 @@ class ReservingAllocator:
         if self.region.num_slots != num_slots:
             raise ValueError(f"the region has {self.region.num_slots} slots, not {num_slots}")
         self.slabs: dict[int, Slab] = {}
-        self._asked = self._final = self._tokens = 0  # sums over the slabs, so that counting is quick
 
     def asks_for(self, request: Request) -> int:
         """Slots that the plan reserves for a request."""
@@ -242,45 +152,37 @@ class ReservingAllocator:
             return request.total_len
         return min(self.max_len, request.prompt_len + (1 << (request.output_len - 1).bit_length()))
 
-    def can_hold(self, request: Request) -> bool:
-        largest = (
-            1 << (self.num_slots.bit_length() - 1) if isinstance(self.region, BuddyRegion) else self.num_slots
-        )
-        return request.total_len <= self.max_len and self.region.rounded(self.asks_for(request)) <= largest
+    def check_fits(self, request: Request) -> None:
+        piece, largest = self.region.rounded(self.asks_for(request)), self.region.largest
+        if piece > largest:
+            raise ValueError(
+                f"{self.plan} wants a piece of {piece} slots for a request of {request.total_len} tokens; "
+                f"the largest in a region of {self.num_slots} has {largest}"
+            )
 
-    def admit(self, key: int, request: Request) -> bool:
+    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
         asked = self.asks_for(request)
         offset = self.region.allocate(asked)
         if offset is None:
             return False
-        self.slabs[key] = Slab(request, offset, asked, request.prompt_len)
-        self._asked += asked
-        self._final += request.total_len
-        self._tokens += request.prompt_len
+        self.slabs[key] = Slab(request, offset, asked, num_tokens)
         return True
 
-    def grow(self, key: int) -> bool:
+    def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
         slab = self.slabs[key]
-        if slab.num_tokens == slab.request.total_len:
-            raise ValueError(f"request {key} has all its {slab.num_tokens} tokens: release it")
-        slab.num_tokens += 1
-        self._tokens += 1
-        return True
+        check_end(key, slab.request, slab.num_tokens, num_tokens)
+        slab.num_tokens += num_tokens
+        return []
 
     def release(self, key: int) -> None:
-        slab = self.slabs.pop(key)
-        self.region.free(slab.offset)
-        self._asked -= slab.asked
-        self._final -= slab.request.total_len
-        self._tokens -= slab.num_tokens
+        self.region.free(self.slabs.pop(key).offset)
 
     def counts(self) -> SlotCounts:
-        return SlotCounts(
-            token_states=self._tokens,
-            reserved=self._final - self._tokens,
-            internal=self._asked - self._final,
-            external=self.num_slots - self._asked,
-        )
+        slabs = self.slabs.values()
+        tokens = sum(slab.num_tokens for slab in slabs)
+        at_end = sum(slab.request.total_len for slab in slabs)
+        asked = sum(slab.asked for slab in slabs)
+        return SlotCounts(tokens, at_end - tokens, asked - at_end, self.num_slots - asked)
 
     def extents(self) -> list[Extent]:
         found = []
@@ -298,6 +200,22 @@ class ReservingAllocator:
                     start = stop
         return with_gaps(found, self.num_slots)
 
+    def steps_with_room(self, limit: int) -> int:
+        return limit
+
+    def grow_all(self, num_steps: int) -> SlotCounts:
+        before = self.counts()
+        for key in self.slabs:
+            self.grow(key, num_steps)
+        # step j finds `before` and j more tokens of each request, which were reserved
+        moved = len(self.slabs) * num_steps * (num_steps + 1) // 2
+        return SlotCounts(
+            token_states=before.token_states * num_steps + moved,
+            reserved=before.reserved * num_steps - moved,
+            internal=before.internal * num_steps,
+            external=before.external * num_steps,
+        )
+
 
 # -- paging ---------------------------------------------------------------------------------------------------
 
@@ -308,75 +226,60 @@ class PagedAllocator:
     Args:
         num_slots: of the region; what does not fill a block is never used.
         block_size: slots in a block.
+        watermark: share of the blocks that an admission leaves free, so that those that run can grow.
 
     Example:
         >>> paged = PagedAllocator(num_slots=15_728, block_size=16)
-        >>> paged.admit(0, Request(0.0, 100, 50))
+        >>> paged.admit(0, Request(0.0, 100, 50), num_tokens=100)
         True
         >>> paged.counts()                       # seven blocks: 112 slots, and the output will fill their rest
         SlotCounts(token_states=100, reserved=12, internal=0, external=15616)
     """
 
-    def __init__(self, num_slots: int, block_size: int = 16):
+    def __init__(self, num_slots: int, block_size: int = 16, watermark: float = WATERMARK):
         self.num_slots = positive_int("num_slots", num_slots)
         if positive_int("block_size", block_size) > num_slots:
             raise ValueError(f"a block of {block_size} slots is larger than the region of {num_slots}")
+        if not 0 <= watermark < 1:
+            raise ValueError(f"watermark must be a share from 0 to below 1, got {watermark!r}")
         self.pool = BlockPool(num_slots // block_size, block_size)
+        self.num_spare = int(watermark * self.pool.num_blocks)  # blocks
         self.requests: dict[int, Request] = {}
         self.tables: dict[int, BlockTable] = {}
-        self._tokens = self._filled_at_end = 0  # sums: tokens; slots of the held blocks that will be filled
 
-    @property
-    def watermark(self) -> int:
-        """Blocks that an admission leaves free."""
-        return int(WATERMARK * self.pool.num_blocks)
+    def check_fits(self, request: Request) -> None:
+        needed = -(-request.total_len // self.pool.block_size)
+        if needed > self.pool.num_blocks:
+            raise ValueError(
+                f"a request of {request.total_len} tokens needs {needed} blocks of {self.pool.block_size}; "
+                f"there are {self.pool.num_blocks}"
+            )
 
-    def can_hold(self, request: Request) -> bool:
-        return -(-request.total_len // self.pool.block_size) <= self.pool.num_blocks
-
-    def admit(self, key: int, request: Request) -> bool:
-        needed = -(-request.prompt_len // self.pool.block_size)
-        spare = self.watermark if self.tables else 0  # alone, a request may take all
+    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+        needed = -(-num_tokens // self.pool.block_size)
+        spare = self.num_spare if self.tables else 0  # alone, a request may take all
         if needed + spare > self.pool.num_free:
             return False
         self.requests[key], self.tables[key] = request, BlockTable(self.pool)
-        self._append(key, request.prompt_len)
+        self.grow(key, num_tokens)
         return True
 
-    def grow(self, key: int) -> bool:
-        if self.tables[key].num_tokens == self.requests[key].total_len:
-            raise ValueError(f"request {key} has all its {self.tables[key].num_tokens} tokens: release it")
-        try:
-            self._append(key, 1)
-        except OutOfBlocks:
-            return False
-        return True
-
-    def _append(self, key: int, num_tokens: int) -> None:
-        before = self._filled(key)
-        self.tables[key].append(num_tokens)
-        self._tokens += num_tokens
-        self._filled_at_end += self._filled(key) - before
-
-    def _filled(self, key: int) -> int:
-        """Slots of a request's blocks that hold a token or will."""
-        held = len(self.tables[key].block_ids) * self.pool.block_size
-        return min(held, self.requests[key].total_len)
+    def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
+        table = self.tables[key]
+        check_end(key, self.requests[key], table.num_tokens, num_tokens)
+        return table.extend(num_tokens)
 
     def release(self, key: int) -> None:
-        self._tokens -= self.tables[key].num_tokens
-        self._filled_at_end -= self._filled(key)
         self.tables.pop(key).free()
         del self.requests[key]
 
     def counts(self) -> SlotCounts:
-        held = (self.pool.num_blocks - self.pool.num_free) * self.pool.block_size
-        return SlotCounts(
-            token_states=self._tokens,
-            reserved=self._filled_at_end - self._tokens,
-            internal=held - self._filled_at_end,
-            external=self.num_slots - held,
-        )
+        size, tokens, at_end = self.pool.block_size, 0, 0
+        for key, table in self.tables.items():
+            tokens += table.num_tokens
+            at_end += min(len(table.block_ids) * size, self.requests[key].total_len)
+        held = (self.pool.num_blocks - self.pool.num_free) * size
+        return SlotCounts(tokens, at_end - tokens, held - at_end, self.num_slots - held)
 
     def extents(self) -> list[Extent]:
         size, found = self.pool.block_size, []
@@ -395,6 +298,49 @@ class PagedAllocator:
                         start = stop
         return with_gaps(found, self.num_slots)
 
+    def steps_with_room(self, limit: int) -> int:
+        size, free = self.pool.block_size, self.pool.num_free
+        room = [len(table.block_ids) * size - table.num_tokens for table in self.tables.values()]
+
+        def needed(num_steps: int) -> int:
+            return sum(-(-(num_steps - slots) // size) for slots in room if num_steps > slots)
+
+        if needed(limit) <= free:
+            return limit
+        return bisect_right(range(1, limit + 1), free, key=needed)
+
+    def grow_all(self, num_steps: int) -> SlotCounts:
+        size = self.pool.block_size
+        tokens = held = at_end = 0  # slots, each added up over the steps
+        for key, table in self.tables.items():
+            final, old, new = self.requests[key].total_len, table.num_tokens, table.num_tokens + num_steps
+            blocks = blocks_up_to(new, size) - blocks_up_to(old, size)
+            in_last = max(0, new - max(old, final // size * size))  # steps in the block that it will not fill
+            tokens += (old + new + 1) * num_steps // 2
+            held += size * blocks
+            at_end += size * blocks - in_last * (-final % size)
+            self.grow(key, num_steps)
+        return SlotCounts(tokens, at_end - tokens, held - at_end, self.num_slots * num_steps - held)
+
+
+def blocks_up_to(num_tokens: int, block_size: int) -> int:
+    """Blocks that a sequence holds, added up over the steps in which it has 1, 2, ... num_tokens tokens.
+
+    Example:
+        >>> blocks_up_to(5, block_size=2)       # 1 + 1 + 2 + 2 + 3
+        9
+    """
+    full, rest = divmod(num_tokens, block_size)
+    return block_size * full * (full + 1) // 2 + rest * (full + 1)
+
+
+def check_end(key: int, request: Request, num_tokens: int, more: int) -> None:
+    """Raise ValueError if a request would grow past its last token."""
+    if num_tokens + more > request.total_len:
+        raise ValueError(
+            f"request {key} has {num_tokens} of {request.total_len} tokens: no room for {more} more"
+        )
+
 
 def with_gaps(owned: list[Extent], num_slots: int) -> list[Extent]:
     """The owned extents in order, with what lies between them as external and nobody's."""
@@ -409,7 +355,12 @@ def with_gaps(owned: list[Extent], num_slots: int) -> list[Extent]:
     return whole
 
 
-def make_allocator(name: str, num_slots: int, *, max_len: int = 2048, block_size: int = 16) -> Allocator:
+ALLOCATORS = (*ReservingAllocator.PLANS, "paged")
+
+
+def make_allocator(
+    name: str, num_slots: int, *, max_len: int = 2048, block_size: int = 16, watermark: float = WATERMARK
+) -> Allocator:
     """An allocator by its name.
 
     Args:
@@ -419,7 +370,7 @@ def make_allocator(name: str, num_slots: int, *, max_len: int = 2048, block_size
         ValueError: another name.
     """
     if name == "paged":
-        return PagedAllocator(num_slots, block_size)
+        return PagedAllocator(num_slots, block_size, watermark)
     if name in ReservingAllocator.PLANS:
         return ReservingAllocator(name, num_slots, max_len)
-    raise ValueError(f"unknown allocator {name!r}: one of {', '.join(ReservingAllocator.PLANS)}, paged")
+    raise ValueError(f"unknown allocator {name!r}: one of {', '.join(ALLOCATORS)}")

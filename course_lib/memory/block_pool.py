@@ -97,6 +97,10 @@ class BlockPool:
         """Blocks that can be found by their contents, used or free."""
         return len(self._by_block)
 
+    def free_blocks(self) -> list[int]:
+        """The free list: which block is handed out next, and after that."""
+        return list(self._free)
+
     def ref_count(self, block_id: int) -> int:
         """How many sequences use the block."""
         if not 0 <= block_id < self.num_blocks:

@@ -40,9 +40,7 @@ class BlockTable:
         self.pool = pool
         self.block_ids: list[int] = []
         self.num_tokens = 0
-        self._records: list[
-            CachedBlock
-        ] = []  # of the first full blocks: the chain that prefix caching follows
+        self._records: list[CachedBlock] = []  # of the first full blocks: what prefix caching follows
 
     def slot(self, position: int) -> int:
         """Where the token at a position lies.
@@ -56,13 +54,20 @@ class BlockTable:
         return self.block_ids[block] * self.pool.block_size + offset
 
     def append(self, num_tokens: int = 1) -> Appended:
-        """Make room for more tokens at the end, all of them or none.
-
-        The last block is copied first if it is partly filled and another sequence uses it, too
-        (copy-on-write). Full blocks are never written again, so they stay shared.
+        """Make room for more tokens at the end, all of them or none, and say where each goes.
 
         Raises:
             OutOfBlocks: with table and pool as they were.
+        """
+        old_len = self.num_tokens
+        copies = self.extend(num_tokens)
+        return Appended([self.slot(position) for position in range(old_len, self.num_tokens)], copies)
+
+    def extend(self, num_tokens: int) -> list[tuple[int, int]]:
+        """`append` for those who ask for the slots later, or never: returns the copies alone.
+
+        The last block is copied first if it is partly filled and another sequence uses it, too
+        (copy-on-write). Full blocks are never written again, so they stay shared.
         """
         positive_int("num_tokens", num_tokens)
         size, old_len, new_len = self.pool.block_size, self.num_tokens, self.num_tokens + num_tokens
@@ -78,7 +83,7 @@ class BlockTable:
         while len(self.block_ids) * size < new_len:
             self.block_ids.append(self.pool.allocate())
         self.num_tokens = new_len
-        return Appended([self.slot(position) for position in range(old_len, new_len)], copies)
+        return copies
 
     def fork(self) -> "BlockTable":
         """A second sequence with the same tokens so far. It shares every block; no slot is copied now."""

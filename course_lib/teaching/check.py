@@ -235,11 +235,11 @@ def _diagnose(
     if outcome.spoiled:
         look_at = f"work on a copy: {outcome.spoiled} belongs to the caller"
         return Diagnosis(why, case, f"{outcome.spoiled} as it was", "other contents", look_at)
-    if outcome.value is None and truth.value is not None:
-        return Diagnosis(why, case, expected, "None", "is a `return` missing?")
     for mistake in exercise.mistakes:
         if _behaves_like(exercise, mistake.wrong, got):
             return Diagnosis(mistake.headline, case, expected, shown, mistake.look_at)
+    if outcome.value is None and truth.value is not None:
+        return Diagnosis(why, case, expected, "None", "is a `return` missing?")
     look_at = exercise.look_at if "differ" in why or "afterwards" in why else "what it is asked to return"
     return Diagnosis(why, case, expected, shown, look_at)
 

@@ -1,97 +1,28 @@
-"""The pictures of the course: state in, matplotlib Figure out.
+"""Pictures of a KV cache, of what it saves and of what bounds it."""
 
-Every picture shows the state of real objects. It carries one sentence that says what is to be seen: as its
-caption, as its text/plain, and as the alt text of its PNG.
-"""
-
-import io
-import textwrap
 from collections.abc import Sequence
 
-import matplotlib
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from PIL import Image
 
 from course_lib.serving.cost import Cost
 from course_lib.serving.kv_cache import ContiguousCache
+from course_lib.teaching.plots.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RESERVED,
+    SKY,
+    VERMILLION,
+    Picture,
+    request_color,
+    styled,
+)
 from course_lib.teaching.presets import Budget
 
-# Okabe and Ito's palette, told apart by colour-blind readers. A request keeps its colour everywhere.
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#BBBBBB"
-REQUEST_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILLION)
-
-# The kinds of slot look the same in every picture: a hatch says it without colour.
-RESERVED = dict(facecolor="white", hatch="////")
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 13,
-    "axes.titlesize": 14,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.8,
-    "hatch.color": "#666666",
-    "savefig.facecolor": "white",
-}
-WIDTH = 9.0  # inches, at 100 dots: 900 pixels, readable from the back of a room
-DPI = 100
-LINE = 0.24  # inches that one line of caption takes
 MARKERS = "osD^v"
 
 
-def request_color(request: int) -> str:
-    """The colour that a request keeps in every picture."""
-    return REQUEST_COLORS[request % len(REQUEST_COLORS)]
-
-
-class Picture(Figure):
-    """A figure with its sentence. It belongs to no window and is shown by Jupyter as a PNG."""
-
-    def __init__(self, height: float, alt: str):
-        self.alt = alt
-        lines = textwrap.wrap(alt, 104)
-        foot = 0.05 + LINE * len(lines)
-        super().__init__(figsize=(WIDTH, height + foot), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(self)
-        self.above_caption = foot / (height + foot)  # everything else is drawn above this share of the height
-        self.get_layout_engine().set(rect=(0, self.above_caption, 1, 1 - self.above_caption - 0.015))
-        self.text(
-            0.012, 0.05 / (height + foot), "\n".join(lines), fontsize=11.5, color="#333333", va="bottom"
-        )
-
-    def png(self, *, small: bool = True) -> bytes:
-        """The picture as a PNG. `small` takes 40 ms more for a third of the bytes: stored pictures are small,
-        those that follow a slider are not."""
-        with io.BytesIO() as buffer, matplotlib.rc_context(STYLE):
-            self.canvas.draw()
-            pixels = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
-            if small:
-                few = pixels.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-                few.save(buffer, format="png", optimize=True)
-            else:
-                pixels.save(buffer, format="png", compress_level=1)
-            return buffer.getvalue()
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
-
-
-def _styled(function):
-    """Draw under the course's style and leave the reader's own settings alone."""
-
-    def wrapper(*args, **kwargs) -> Picture:
-        with matplotlib.rc_context(STYLE):
-            return function(*args, **kwargs)
-
-    wrapper.__doc__, wrapper.__name__, wrapper.__wrapped__ = function.__doc__, function.__name__, function
-    return wrapper
-
-
-@_styled
+@styled
 def work_map(no_cache: Sequence[tuple[int, int]], cached: Sequence[tuple[int, int]]) -> Picture:
     """Which tokens each step computed, without a cache and with one.
 
@@ -133,7 +64,7 @@ def work_map(no_cache: Sequence[tuple[int, int]], cached: Sequence[tuple[int, in
     return picture
 
 
-@_styled
+@styled
 def slabs(cache: ContiguousCache, names: Sequence[str] = ()) -> Picture:
     """The slabs of a contiguous cache: which slots hold a token, which are only reserved.
 
@@ -178,7 +109,7 @@ def _token_label(text: str) -> str:
     return (label if len(label) <= 8 else label[:6] + "…").replace("$", r"\$")
 
 
-@_styled
+@styled
 def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str], slab: int = 0) -> Picture:
     """Every slot of one slab with the token whose keys and values it holds.
 
@@ -212,7 +143,7 @@ def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str],
     return picture
 
 
-@_styled
+@styled
 def times(context_lens: Sequence[int], milliseconds: dict[str, Sequence[float]]) -> Picture:
     """Measured time of one more token against the length of the context, a line for each cache."""
     last = ", ".join(f"{name} {values[-1]:.0f} ms" for name, values in milliseconds.items())
@@ -235,7 +166,7 @@ def _rate(per_second: float) -> str:
     return f"{per_second / 1e12:,.0f} T" if per_second >= 1e13 else f"{per_second / 1e9:,.0f} G"
 
 
-@_styled
+@styled
 def roofline(
     points: dict[str, tuple[Cost, float | None]], peak_flops: float, bandwidth: float, machine: str
 ) -> Picture:
@@ -280,7 +211,7 @@ def roofline(
     return picture
 
 
-@_styled
+@styled
 def kv_budget(budget: Budget) -> Picture:
     """How a GPU's memory divides between weights and KV cache, and what does not fit."""
     usable, weights, cache = budget.usable_bytes, budget.weight_bytes, budget.kv_bytes

@@ -1,0 +1,12 @@
+"""Pictures that answer to your hand: ipywidgets over `plots`, with no logic of their own.
+
+Each shows one bundle: the live widget, a PNG of its first state and a line of text, so that a notebook that
+does not run (GitHub, a fresh checkout) shows the picture. Core widgets only, for ipywidgets 7.7 and 8: a
+control is observed, and sets the value of one HTML widget.
+"""
+
+from course_lib.teaching.explorers.bundle import Explorer, figure_html, quiz
+from course_lib.teaching.explorers.kv_cache import answer, kv_calculator
+from course_lib.teaching.explorers.memory import block_tables, memory_map
+
+__all__ = ["Explorer", "answer", "block_tables", "figure_html", "kv_calculator", "memory_map", "quiz"]

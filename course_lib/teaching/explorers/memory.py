@@ -1,0 +1,78 @@
+"""The memory map with its timeline, and the block-table stepper."""
+
+import ipywidgets as widgets
+
+from course_lib.memory import Request, alpaca_like, azure_conversation_like, sharegpt_like
+from course_lib.teaching import plots
+from course_lib.teaching.block_story import STORY, replay
+from course_lib.teaching.explorers.bundle import LABEL, Explorer, picture_explorer
+from course_lib.teaching.film import Frame, film
+
+NUM_SLOTS = 15_728  # OPT-13B on an A100 40GB, the paper's smallest machine: 12 GiB of KV cache
+NUM_FRAMES = 60
+
+# name -> (generator, longest request allowed, seconds a film lasts, requests a second: light, medium, heavy)
+WORKLOADS = {
+    "ShareGPT-like: chats": (sharegpt_like, 2048, 90, (0.5, 2, 6)),
+    "Alpaca-like: short instructions": (alpaca_like, 2048, 15, (5, 30, 60)),
+    "Azure-like: long prompts": (azure_conversation_like, 8192, 60, (0.25, 1, 5)),
+}
+ALLOCATOR_NAMES = {
+    "reserve the maximum": "reserve_max",
+    "reserve a power of two": "reserve_pow2",
+    "reserve exactly (oracle)": "reserve_exact",
+    "paged, blocks of 16": "paged",
+}
+
+
+def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
+    """A film of one allocator under one workload. Requests longer than the workload's limit are left out."""
+    generator, max_len, seconds, rates = WORKLOADS[workload]
+    requests: list[Request] = generator(int(2 * rates[load] * seconds) + 10, rates[load], 1)
+    served = [request for request in requests if request.total_len <= max_len]
+    return film(
+        served, allocator, num_slots=NUM_SLOTS, seconds=seconds, every=seconds / NUM_FRAMES, max_len=max_len
+    )
+
+
+def memory_map() -> Explorer:
+    """Requests come and go in a region of slots: choose the allocator, the workload, the load and the moment."""
+    wide = widgets.Layout(width="520px")
+    allocator = widgets.Dropdown(options=ALLOCATOR_NAMES, description="allocator", style=LABEL, layout=wide)
+    workload = widgets.Dropdown(options=list(WORKLOADS), description="workload", style=LABEL, layout=wide)
+    load = widgets.Dropdown(
+        options={"light": 0, "medium": 1, "heavy": 2}, value=1, description="load", style=LABEL, layout=wide
+    )
+    moment = widgets.IntSlider(
+        min=0, max=NUM_FRAMES - 1, value=42, description="moment", style=LABEL, layout=wide, readout=False
+    )
+    films: dict[tuple, list[Frame]] = {}
+
+    def draw() -> plots.Picture:
+        chosen = workload.value, load.value, allocator.value
+        if chosen not in films:
+            films[chosen] = make_film(*chosen)
+        reel = films[chosen]
+        return plots.memory_film(reel, min(moment.value, len(reel) - 1), allocator.value)
+
+    return picture_explorer([allocator, workload, load, moment], draw)
+
+
+def block_tables() -> Explorer:
+    """Sequences arrive, grow and end on a pool of 32 slots: step through, and follow a token to its slot."""
+    wide = widgets.Layout(width="520px")
+    step = widgets.IntSlider(
+        min=0, max=len(STORY), value=5, description="step", style=LABEL, layout=wide, readout=False
+    )
+    block_size = widgets.SelectionSlider(
+        options=[1, 2, 4, 8], value=4, description="block size", style=LABEL, layout=wide
+    )
+    sequence = widgets.ToggleButtons(
+        options=list("ABCD"), description="follow a token of", style=LABEL | {"button_width": "60px"}
+    )
+    position = widgets.IntSlider(min=0, max=15, value=6, description="its position", style=LABEL, layout=wide)
+
+    def draw() -> plots.Picture:
+        return plots.block_tables(replay(step.value, block_size.value), sequence.value, position.value)
+
+    return picture_explorer([step, block_size, sequence, position], draw)

@@ -1,0 +1,36 @@
+"""The pictures of the course: state in, matplotlib Figure out.
+
+Every picture shows the state of real objects. It carries one sentence that says what is to be seen: as its
+caption, as its text/plain, and as the alt text of its PNG.
+"""
+
+from course_lib.teaching.plots.canvas import RESERVED, Picture, request_color
+from course_lib.teaching.plots.kv_cache import kv_budget, roofline, slabs, slot_map, times, work_map
+from course_lib.teaching.plots.memory import (
+    batch_bars,
+    block_sizes,
+    block_tables,
+    memory_film,
+    memory_map,
+    shares_bars,
+    shares_over_time,
+)
+
+__all__ = [
+    "RESERVED",
+    "Picture",
+    "batch_bars",
+    "block_sizes",
+    "block_tables",
+    "kv_budget",
+    "memory_film",
+    "memory_map",
+    "request_color",
+    "roofline",
+    "shares_bars",
+    "shares_over_time",
+    "slabs",
+    "slot_map",
+    "times",
+    "work_map",
+]
