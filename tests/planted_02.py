@@ -230,6 +230,19 @@ def best_fit_closest(holes, size):
     return best
 
 
+def best_fit_equal(holes, size):
+    for offset, room in holes:
+        if room == size:
+            return offset
+
+
+def best_fit_truth_of_offset(holes, size):
+    best = best_fit_by_loop(holes, size)
+    if best:
+        return best
+    return None
+
+
 def best_fit_falsy_offset(holes, size):
     found = False
     rooms = dict(holes)
@@ -257,6 +270,20 @@ def best_fit_takes_it(holes, size):
     if best is not None:
         holes[:] = [hole for hole in holes if hole[0] != best]
     return best
+
+
+def best_fit_sentinel(holes, size):
+    """No hole is that large, or so it seems."""
+    best, least = None, 15_729
+    for offset, room in holes:
+        if size <= room < least:
+            best, least = offset, room
+    return best
+
+
+def best_fit_no_thought_of_none(holes, size):
+    largest = max(room for _, room in holes)
+    return best_fit_by_loop(holes, size) if largest >= size else None
 
 
 def best_fit_text(holes, size):
@@ -462,6 +489,10 @@ def batch_slabs_fraction(kv, per_token, longest, p, out):
     return slots / longest, int(slots / (p + (out - 1) / 2))
 
 
+def batch_slots_rounded(kv, per_token, longest, p, out):
+    return batch_by_counting(round(kv / per_token), 1, longest, p, out)
+
+
 def batch_list(kv, per_token, longest, p, out):
     return list(batch_by_counting(kv, per_token, longest, p, out))
 
@@ -509,10 +540,15 @@ WRONG = [
     ("best_fit", best_fit_pooled_from_the_largest, "the holes are added up"),
     ("best_fit", best_fit_smallest, "the hole is too small"),
     ("best_fit", best_fit_closest, "the hole is too small"),
+    ("best_fit", best_fit_equal, "only a hole of exactly `size` slots"),
+    ("best_fit", best_fit_truth_of_offset, "offset 0 is taken for no hole"),
     ("best_fit", best_fit_falsy_offset, "offset 0 is taken for no hole"),
+    ("best_fit", lambda holes, size: None, "it returned None"),
     ("best_fit", best_fit_at_the_end, "its far end"),
     ("best_fit", best_fit_sorts_in_place, "changed its argument holes"),
     ("best_fit", best_fit_takes_it, "changed its argument holes"),
+    ("best_fit", best_fit_sentinel, "it returned None"),
+    ("best_fit", best_fit_no_thought_of_none, "it raised ValueError"),
     ("best_fit", best_fit_text, "the value differs"),
     (
         "best_fit",
@@ -553,6 +589,7 @@ WRONG = [
     ("max_batch", batch_fractions, "not rounded"),
     ("max_batch", batch_ideal_fraction, "not rounded"),
     ("max_batch", batch_slabs_fraction, "an int is expected, not float"),
+    ("max_batch", batch_slots_rounded, "the value differs"),
     ("max_batch", batch_list, "a tuple is expected, not list"),
     ("max_batch", batch_at_least_one, "the value differs"),
 ]

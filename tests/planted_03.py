@@ -3,6 +3,7 @@
 A wrong answer stands with a word of the diagnosis it must get.
 """
 
+import functools
 import itertools
 import math
 from collections import Counter, deque
@@ -195,6 +196,25 @@ def allocate_backwards(free, n):
     for _ in range(n):
         taken.insert(0, free.pop(0))
     return taken
+
+
+def allocate_never_the_last(free, n):
+    if n >= len(free):
+        return None
+    return [free.pop(0) for _ in range(n)]
+
+
+def allocate_nothing_is_none(free, n):
+    taken = allocate_by_pop(free, n)
+    if not taken:
+        return None
+    return taken
+
+
+def allocate_nothing_from_nothing(free, n):
+    if not free:
+        return None
+    return allocate_by_pop(free, n)
 
 
 def allocate_rest(free, n):
@@ -631,6 +651,29 @@ def append_minus_one(table, n, free, size):
     return -1 if slot is None else slot
 
 
+def append_asks_first(table, n, free, size):
+    if free == []:
+        return None
+    return append_by_modulo(table, n, free, size)
+
+
+def append_truth_of_block(table, n, free, size):
+    if n % size == 0:
+        block = next(iter(free), None)
+        del free[:1]
+        if not block:
+            return None
+        table.append(block)
+    return slot_by_divmod(table, n, size)
+
+
+def append_truth_of_slot(table, n, free, size):
+    slot = append_by_need(table, n, free, size)
+    if slot:
+        return slot
+    return None
+
+
 def append_false(table, n, free, size):
     slot = append_by_need(table, n, free, size)
     return False if slot is None else slot
@@ -741,6 +784,12 @@ def waste_swapped(lengths, size):
     return wasted, at_most
 
 
+def waste_reduced(lengths, size):
+    """Has no first item to begin with where there is none."""
+    wasted = functools.reduce(lambda a, b: a + b, [-n % size for n in lengths])
+    return wasted, (size - 1) * len(lengths)
+
+
 def waste_in_blocks(lengths, size):
     return sum(1 for n in lengths if n % size), len(lengths)
 
@@ -781,6 +830,10 @@ WRONG = [
     ("allocate", allocate_empty, "an empty list where None"),
     ("allocate", allocate_lowest, "the lowest block ids"),
     ("allocate", allocate_backwards, "in reverse order"),
+    ("allocate", allocate_never_the_last, "2 blocks needed, 2 free, and refused"),
+    ("allocate", allocate_nothing_is_none, "None where no block is needed"),
+    ("allocate", allocate_nothing_from_nothing, "None where no block is needed"),
+    ("allocate", lambda free, n: None, "it returned None"),
     ("allocate", allocate_rest, "what is left"),
     ("allocate", allocate_rest_copy, "what is left"),
     ("allocate", allocate_inclusive, "one block too many"),
@@ -829,6 +882,9 @@ WRONG = [
     ("append_token", append_block_start, "the first slot of its block"),
     ("append_token", append_block_as_address, "taken for its first slot"),
     ("append_token", append_minus_one, "-1 where no block is free"),
+    ("append_token", append_asks_first, "None, though the last block has room"),
+    ("append_token", append_truth_of_block, "block 0 is taken for no block"),
+    ("append_token", append_truth_of_slot, "slot 0 is taken for no slot"),
     ("append_token", append_false, "the value differs"),
     ("append_token", append_pops_from_nothing, "it raised IndexError"),
     ("append_token", append_without_first, "it raised IndexError"),
@@ -845,6 +901,7 @@ WRONG = [
     ("paged_waste", waste_bound_is_the_waste, "depends on these lengths"),
     ("paged_waste", waste_bound_of_the_partial, "depends on these lengths"),
     ("paged_waste", waste_swapped, "wrong way round"),
+    ("paged_waste", waste_reduced, "it raised TypeError"),
     ("paged_waste", waste_in_blocks, "the value differs"),
     ("paged_waste", waste_float, "an int is expected, not float"),
 ]

@@ -1,6 +1,8 @@
 """Every exercise: the solution passes, the stub is "not attempted", planted wrong answers get their own diagnosis."""
 
 import math
+import random
+import re
 import time
 
 import numpy as np
@@ -9,6 +11,7 @@ import planted_03
 import pytest
 import torch
 
+from course_lib.memory import BlockPool, BlockTable, BuddyRegion, FitRegion, Request, ReservingAllocator
 from course_lib.serving import NoCache, greedy
 from course_lib.teaching import check
 from course_lib.teaching.check import judge
@@ -284,7 +287,18 @@ def test_every_known_mistake_is_made_by_a_planted_answer(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_every_known_mistake_is_wrong_and_told_apart(exercise):
     for mistake in exercise.mistakes:
-        assert judge(exercise, mistake.wrong).headline == mistake.headline
+        verdict = judge(exercise, mistake.wrong)
+        assert verdict.headline == mistake.headline
+        # a headline that names a block or a position speaks of the case that is shown below it
+        named = re.findall(
+            r"(?:position|(?<!logical )block|block_size) (\d+)|(\d+) (?:tokens|blocks needed)",
+            mistake.headline,
+        )
+        assert {int(number) for pair in named for number in pair if number} <= set(numbers_in(verdict.case))
+
+
+def numbers_in(case):
+    return [int(number) for number in re.findall(r"\d+", repr(list(case.values())))]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
@@ -297,6 +311,115 @@ def test_the_last_hint_is_a_solution(exercise):
     scope = {"attention": attention}
     exec(f"def answer({', '.join(names)}):\n{body}", scope)
     assert judge(exercise, scope["answer"]) == "passed"
+
+
+# -- the solutions do what the library does -------------------------------------------------------------------
+
+SOLVED = {name: exercise.solution for name, exercise in EXERCISES.items()}
+
+
+@pytest.mark.parametrize("plan", ["reserve_pow2", "reserve_exact"])
+def test_slots_are_classified_and_used_as_an_allocator_counts_them(plan):
+    make = random.Random(1)
+    for _ in range(50):
+        request = Request(0.0, make.randint(1, 90), make.randint(1, 90))
+        asked = ReservingAllocator(plan, 256, max_len=256).asks_for(request)
+        piece = BuddyRegion(256).rounded(asked)
+        allocator = ReservingAllocator(plan, piece, max_len=256)
+        allocator.admit(0, request, num_tokens=request.prompt_len)
+        shares = []
+        for num_generated in range(request.output_len):
+            counts = allocator.counts()
+            found = (counts.token_states, counts.reserved, counts.internal, counts.external)
+            given = (request.prompt_len, num_generated, request.output_len, asked, piece)
+            assert SOLVED["classify_slots"](*given) == found
+            shares.append(counts.token_states / piece)
+            allocator.grow(0)
+        mean = SOLVED["slab_utilisation"](request.prompt_len, request.output_len, piece)
+        assert mean == pytest.approx(sum(shares) / len(shares))
+
+
+def test_the_paper_s_numbers_are_among_the_cases():
+    """Fig 3 (two requests with a slab each), and seven slabs in the 15,728 slots of OPT-13B's machine."""
+    for name, expected in [
+        ("classify_slots", [(8, 2, 2038, 0), (4, 1, 507, 0)]),
+        ("max_batch", [(7, 47)]),
+        ("slab_utilisation", [329.5 / 2048]),
+    ]:
+        cases = EXERCISES[name].cases()[: len(expected)]
+        assert [SOLVED[name](**case) for case in cases] == expected
+
+
+def test_best_fit_chooses_the_hole_that_a_region_chooses():
+    make = random.Random(2)
+    for _ in range(300):
+        region, size = FitRegion(60, best=True), make.randint(1, 9)
+        cuts = sorted(make.sample(range(61), 10))
+        region.holes = [(start, stop - start) for start, stop in zip(cuts[::2], cuts[1::2], strict=True)]
+        assert SOLVED["best_fit"](list(region.holes), size) == region.allocate(size)
+
+
+def test_as_many_slabs_fit_as_an_allocator_admits():
+    for num_slots, max_len in [(15_728, 2048), (4096, 1024), (1023, 1024), (301, 43)]:
+        allocator = ReservingAllocator("reserve_max", num_slots, max_len, FitRegion(num_slots, best=True))
+        admitted = sum(allocator.admit(key, Request(0.0, 5, 3), 5) for key in range(num_slots // max_len + 2))
+        assert SOLVED["max_batch"](num_slots * 7 + 6, 7, max_len, 5, 3) == (admitted, num_slots // 6)
+
+
+def test_the_functions_on_lists_keep_step_with_pool_and_tables():
+    make, size = random.Random(3), 3
+    pool = BlockPool(num_blocks=11, block_size=size)
+    tables, mine = [], []  # the library's sequences, and the learner's: [block_table, num_tokens]
+    free_blocks, ref_counts = list(range(11)), [0] * 11
+    refused = shared = 0
+    for _ in range(3000):
+        what = make.choice(["begin", "grow", "grow", "grow", "grow", "fork", "end"])
+        at = make.randrange(len(tables)) if tables else None
+        if what == "begin":
+            length = make.randint(1, 10)
+            taken = SOLVED["allocate"](free_blocks, -(-length // size))
+            if taken is None:
+                refused += 1
+                assert -(-length // size) > pool.num_free
+            else:
+                tables.append(BlockTable(pool))
+                tables[-1].append(length)
+                mine.append([taken, length])
+                for block_id in taken:
+                    ref_counts[block_id] = 1
+        elif what == "grow" and tables:
+            block_table, num_tokens = mine[at]
+            if num_tokens % size and ref_counts[block_table[-1]] > 1:
+                continue  # copy-on-write is not the learner's business yet
+            before = len(block_table)
+            slot = SOLVED["append_token"](block_table, num_tokens, free_blocks, size)
+            if slot is None:
+                refused += 1
+                assert pool.num_free == 0 and num_tokens % size == 0 and len(block_table) == before
+            else:
+                assert tables[at].append().slots == [slot]
+                mine[at][1] += 1
+                if len(block_table) > before:
+                    ref_counts[block_table[-1]] = 1
+        elif what == "fork" and tables and len(tables) < 6:
+            shared += 1
+            tables.append(tables[at].fork())
+            mine.append([list(mine[at][0]), mine[at][1]])
+            for block_id in mine[at][0]:
+                ref_counts[block_id] += 1
+        elif what == "end" and tables:
+            tables.pop(at).free()
+            assert SOLVED["release"](free_blocks, ref_counts, mine.pop(at)[0]) is True
+        assert free_blocks == pool.free_blocks()
+        assert ref_counts == [pool.ref_count(block_id) for block_id in range(11)]
+        assert [table.block_ids for table in tables] == [block_table for block_table, _ in mine]
+        for table, (block_table, num_tokens) in zip(tables, mine, strict=True):
+            for position in range(num_tokens):
+                assert SOLVED["slot_of"](block_table, position, size) == table.slot(position)
+        wasted = sum(len(table.block_ids) * size - table.num_tokens for table in tables)
+        found = SOLVED["paged_waste"]([table.num_tokens for table in tables], size)
+        assert found == (wasted, 2 * len(tables)) and wasted <= found[1]
+    assert refused > 50 and shared > 50
 
 
 # -- answers that do not behave -------------------------------------------------------------------------------

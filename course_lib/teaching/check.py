@@ -177,6 +177,8 @@ def show(value: object) -> str:
         return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')} [{', '.join(numbers)}{dots}]"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
 

@@ -207,6 +207,14 @@ def _strictly_larger(holes, size):
     return best_fit(holes, size + 1)
 
 
+def _exact_only(holes, size):
+    return next((offset for offset, slots in holes if slots == size), None)
+
+
+def _zero_becomes_none(holes, size):
+    return best_fit(holes, size) or None
+
+
 def _zero_is_nothing(holes, size):
     best, best_slots = None, 0
     for offset, slots in holes:
@@ -307,6 +315,14 @@ BEST_FIT = Exercise(
             "a hole of exactly `size` slots is passed over",
             "an exact fit leaves nothing behind: > or >=?",
             _strictly_larger,
+        ),
+        Mistake(
+            "only a hole of exactly `size` slots is taken",
+            "a larger hole will do, if no smaller one is large enough: == or >=?",
+            _exact_only,
+        ),
+        Mistake(
+            "a hole at offset 0 is taken for no hole", "0 counts as false: ask `is None`", _zero_becomes_none
         ),
         Mistake(
             "a hole at offset 0 is taken for no hole",
@@ -498,12 +514,13 @@ MAX_BATCH = Exercise(
     proves="the waste is paid in requests that do not run.",
     solution=max_batch,
     cases=lambda: [
-        # OPT-13B with ShareGPT's means, SmolLM2 with tiny chats, OPT-175B with Alpaca's, a slab too long, no rest
+        # OPT-13B and ShareGPT, SmolLM2 and tiny chats, OPT-175B and Alpaca; a slab too long, no rest, one byte short
         dict(kv_bytes=12 * 2**30, bytes_per_token=819_200, max_len=2048, prompt_len=161, output_len=338),
         dict(kv_bytes=10**9, bytes_per_token=46_080, max_len=8192, prompt_len=3, output_len=4),
         dict(kv_bytes=264 * 2**30, bytes_per_token=4_718_592, max_len=2048, prompt_len=19, output_len=58),
         dict(kv_bytes=2**29, bytes_per_token=131_072, max_len=16_384, prompt_len=1155, output_len=211),
         dict(kv_bytes=4096 * 114_688, bytes_per_token=114_688, max_len=1024, prompt_len=128, output_len=1),
+        dict(kv_bytes=400 * 46_080 - 1, bytes_per_token=46_080, max_len=40, prompt_len=7, output_len=7),
     ],
     mistakes=(
         Mistake(
@@ -642,4 +659,4 @@ MAX_BATCH = Exercise(
     look_at="how many slots there are, and how many of them one request takes: max_len, or its mean",
 )
 
-EXERCISES = [CLASSIFY_SLOTS, BEST_FIT, SLAB_UTILISATION, MAX_BATCH]
+EXERCISES = [CLASSIFY_SLOTS, SLAB_UTILISATION, BEST_FIT, MAX_BATCH]  # as the notebook asks them

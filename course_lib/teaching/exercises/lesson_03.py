@@ -181,6 +181,18 @@ def _allocate_returns_rest_only(free_blocks, num_needed):
     return free_blocks[num_needed:] if num_needed <= len(free_blocks) else None
 
 
+def _allocate_keeps_one(free_blocks, num_needed):
+    return allocate(free_blocks, num_needed) if num_needed < len(free_blocks) else None
+
+
+def _allocate_none_for_empty(free_blocks, num_needed):
+    return allocate(free_blocks, num_needed) or None
+
+
+def _allocate_none_from_empty(free_blocks, num_needed):
+    return allocate(free_blocks, num_needed) if free_blocks else None
+
+
 def _allocate_one_more(free_blocks, num_needed):
     return allocate(free_blocks, num_needed + 1)
 
@@ -240,6 +252,21 @@ ALLOCATE = Exercise(
             "an empty list where None is asked for",
             "[] means: none were needed. None means: there are not enough",
             _allocate_empty_for_none,
+        ),
+        Mistake(
+            "2 blocks needed, 2 free, and refused",
+            "the last free block may be taken, too: < or <=?",
+            _allocate_keeps_one,
+        ),
+        Mistake(
+            "None where no block is needed",
+            "there are enough: 0. The answer is [], and None means that there are too few",
+            _allocate_none_for_empty,
+        ),
+        Mistake(
+            "None where no block is needed",
+            "there are enough: 0. The answer is [], and None means that there are too few",
+            _allocate_none_from_empty,
         ),
         Mistake("it returns what is left", "return the blocks that were taken", _allocate_returns_rest),
         Mistake("it returns what is left", "return the blocks that were taken", _allocate_returns_rest_only),
@@ -621,6 +648,25 @@ def _append_without_product(block_table, num_tokens, free_blocks, block_size):
     return None if slot is None else slot // block_size + slot % block_size
 
 
+def _append_needs_a_free_block(block_table, num_tokens, free_blocks, block_size):
+    return append_token(block_table, num_tokens, free_blocks, block_size) if free_blocks else None
+
+
+def _append_zero_is_nothing(block_table, num_tokens, free_blocks, block_size):
+    """Asks for the block's number where it means whether there is one."""
+    if num_tokens < len(block_table) * block_size:
+        return block_table[-1] * block_size + num_tokens % block_size
+    block_id = free_blocks.pop(0) if free_blocks else None
+    if not block_id:
+        return None
+    block_table.append(block_id)
+    return block_id * block_size
+
+
+def _append_slot_zero_is_nothing(block_table, num_tokens, free_blocks, block_size):
+    return append_token(block_table, num_tokens, free_blocks, block_size) or None
+
+
 def _append_minus_one(block_table, num_tokens, free_blocks, block_size):
     slot = append_token(block_table, num_tokens, free_blocks, block_size)
     return -1 if slot is None else slot
@@ -734,6 +780,19 @@ APPEND_TOKEN = Exercise(
             "the block's number is taken for its first slot",
             "block 9 begins at slot 9 * block_size",
             _append_without_product,
+        ),
+        Mistake(
+            "None, though the last block has room",
+            "6 tokens in 2 blocks of 5: ask for a free block only when one is needed",
+            _append_needs_a_free_block,
+        ),
+        Mistake(
+            "block 0 is taken for no block",
+            "0 counts as false: ask whether the list is empty, or `is None`",
+            _append_zero_is_nothing,
+        ),
+        Mistake(
+            "slot 0 is taken for no slot", "0 counts as false: ask `is None`", _append_slot_zero_is_nothing
         ),
         Mistake(
             "it returns -1 where no block is free",
@@ -860,4 +919,4 @@ PAGED_WASTE = Exercise(
     look_at="the empty slots of each last block, and one slot less than a block for each sequence",
 )
 
-EXERCISES = [SLOT_OF, ALLOCATE, RELEASE, APPEND_TOKEN, PAGED_WASTE]
+EXERCISES = [ALLOCATE, SLOT_OF, APPEND_TOKEN, RELEASE, PAGED_WASTE]  # as the notebook asks them
