@@ -178,7 +178,7 @@ def show(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return repr(float(f"{value:.6g}"))
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
