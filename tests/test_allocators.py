@@ -319,3 +319,16 @@ def test_a_request_cannot_grow_past_its_end(name):
     assert allocator.grow(5) == []
     with pytest.raises(ValueError, match="request 5 has 3 of 3 tokens: no room for 1 more"):
         allocator.grow(5)
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_an_admission_that_makes_no_sense_is_refused_and_changes_nothing(name):
+    allocator = make_allocator(name, 128, max_len=64)
+    with pytest.raises(ValueError, match="request 5 has 0 of 3 tokens: no room for 4 more"):
+        allocator.admit(5, Request(0.0, 2, 1), 4)
+    with pytest.raises(ValueError, match="num_tokens must be .* got 0"):
+        allocator.admit(5, Request(0.0, 2, 1), 0)
+    assert allocator.counts() == SlotCounts(0, 0, 0, 128)
+    assert allocator.admit(5, Request(0.0, 2, 1), 2)
+    with pytest.raises(ValueError, match="request 5 is there already"):
+        allocator.admit(5, Request(0.0, 2, 1), 2)

@@ -61,6 +61,23 @@ def test_the_memory_map_draws_every_slot_once_as_what_it_is(busy):
         assert drawn.get((None, to_rgba(plots.request_color(key))), 0) == tokens
 
 
+def test_the_memory_map_frames_the_request_that_is_followed(busy):
+    axes = plots.memory_map(frame(busy), follow=0).axes[0]
+    framed = [c for c in axes.collections if c.get_linewidth()[0] > 2]
+    boxes = [path.vertices for collection in framed for path in collection.get_paths()]
+    owned = sum(extent.stop - extent.start for extent in busy.extents() if extent.owner == 0)
+    assert sum(box[1][0] - box[0][0] for box in boxes) == owned > 0
+
+
+def test_holes_of_a_small_region_are_labelled_with_their_size():
+    region = ReservingAllocator("reserve_exact", 64, 64, FitRegion(64, best=True))
+    for key, total in enumerate([12, 10, 20]):
+        region.admit(key, Request(0.0, total - 2, 2), total - 2)
+    region.release(1)
+    texts = [text.get_text() for text in plots.memory_map(frame(region), per_row=64).axes[0].texts]
+    assert sorted(texts) == sorted(["r0", "hole of 10", "r2", "hole of 22"])
+
+
 def test_the_memory_map_breaks_an_extent_at_the_end_of_a_row():
     slab = ReservingAllocator("reserve_exact", 64, 64, FitRegion(64, best=False))
     slab.admit(0, Request(0.0, 20, 5), 20)
@@ -178,7 +195,7 @@ def test_the_stepper_frames_the_token_in_text_and_pool():
 def test_the_stepper_writes_words_where_they_lie():
     scene = replay(13, 4)
     texts = [text.get_text() for text in plots.block_tables(scene, "C", 9).axes[0].texts]
-    assert texts.count("big") == 2 and "[6, 7, 4]" in texts and "block 2 → 4" in texts
+    assert texts.count("big") == 2 and "[6, 7, 4]" in texts and "logical 2 → physical 4" in texts
     assert "block 0: free" in texts and "block 4: used" in texts
 
 
@@ -188,7 +205,7 @@ def test_the_stepper_writes_words_where_they_lie():
 def test_the_memory_map_explorer_answers_to_every_control():
     explorer = explorers.memory_map()
     view = explorer.widget.children[-1]
-    allocator, workload, load, moment = explorer.widget.children[:-1]
+    allocator, workload, load, moment = explorer.controls
     seen = {view.value}
     for control, value in [
         (moment, 3),
@@ -211,7 +228,7 @@ def test_every_film_of_the_explorer_lasts(workload, load, allocator):
 def test_the_block_table_explorer_answers_to_every_control():
     explorer = explorers.block_tables()
     view = explorer.widget.children[-1]
-    step, block_size, sequence, position = explorer.widget.children[:-1]
+    step, block_size, sequence, position = explorer.controls
     seen = {view.value}
     for control, value in [(step, 8), (block_size, 2), (sequence, "B"), (position, 1)]:
         control.value = value

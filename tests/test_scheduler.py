@@ -35,7 +35,7 @@ def run(scheduler, num_steps):
 
 
 def waiting(scheduler):
-    return [progress.key for progress in scheduler.waiting]
+    return list(scheduler.waiting)
 
 
 def test_the_first_step_computes_the_prompt_and_makes_a_token():
@@ -92,7 +92,7 @@ def test_the_last_come_is_preempted_and_computes_anew_what_it_knew():
     steps = run(scheduler, 3)  # 0 takes its second block in step 2, 1 would need a third in step 3
     assert [step.preempted for step, _ in steps] == [[], [], [1]]
     assert list(scheduler.running) == [0] and scheduler.num_preemptions == 1
-    victim = scheduler.waiting[0]
+    victim = next(iter(scheduler.waiting.values()))
     assert (victim.key, victim.num_known, victim.num_computed, victim.num_held) == (1, 9, 0, 0)
     later = run(scheduler, 9)
     anew = next(step for step, _ in later if 1 in step.admitted)
@@ -143,6 +143,25 @@ def test_abort_frees_what_runs_and_forgets_what_waits():
     assert scheduler.allocator.pool.num_free == 2
     with pytest.raises(ValueError, match="request 2 neither runs nor waits"):
         scheduler.abort(2)
+
+
+def test_an_abort_between_schedule_and_complete_does_no_harm():
+    scheduler = paged(8)
+    add(scheduler, (4, 3), (4, 3))
+    step = scheduler.schedule()
+    scheduler.abort(0)
+    assert scheduler.complete(step) == [1]
+
+
+def test_a_key_is_taken_as_long_as_its_request_runs_or_waits():
+    scheduler = paged(2)
+    add(scheduler, (4, 2), (4, 2))
+    run(scheduler, 1)
+    for key in (0, 1):
+        with pytest.raises(ValueError, match=f"request {key} runs or waits already"):
+            scheduler.add(key, Request(0.0, 1, 1))
+    run(scheduler, 1)
+    scheduler.add(0, Request(0.0, 1, 1))
 
 
 @pytest.mark.parametrize("name", ["max_num_seqs", "max_num_batched_tokens"])

@@ -15,6 +15,7 @@ Source: Kwon et al. (SOSP 2023), sections 3.1 and 6.1: Orca (Max), Orca (Pow2), 
 """
 
 from bisect import bisect_right
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -161,6 +162,7 @@ class ReservingAllocator:
             )
 
     def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+        check_new(key, request, num_tokens, self.slabs)
         asked = self.asks_for(request)
         offset = self.region.allocate(asked)
         if offset is None:
@@ -221,7 +223,8 @@ class ReservingAllocator:
 
 
 class PagedAllocator:
-    """Blocks on demand: a request holds the blocks that its tokens need, and no more.
+    """Blocks on demand: a request holds the blocks that its tokens need, and no more. One table a request: none is
+    forked here.
 
     Args:
         num_slots: of the region; what does not fill a block is never used.
@@ -256,6 +259,7 @@ class PagedAllocator:
             )
 
     def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+        check_new(key, request, num_tokens, self.tables)
         needed = -(-num_tokens // self.pool.block_size)
         spare = self.num_spare if self.tables else 0  # alone, a request may take all
         if needed + spare > self.pool.num_free:
@@ -311,7 +315,9 @@ class PagedAllocator:
 
     def grow_all(self, num_steps: int) -> SlotCounts:
         size = self.pool.block_size
-        tokens = held = at_end = 0  # slots, each added up over the steps
+        # A request with n tokens holds ceil(n / size) blocks, of which its tokens will fill all slots but those of the
+        # last block that lie behind its final length. Added up over the steps in which n goes from old + 1 to new:
+        tokens = held = at_end = 0
         for key, table in self.tables.items():
             final, old, new = self.requests[key].total_len, table.num_tokens, table.num_tokens + num_steps
             blocks = blocks_up_to(new, size) - blocks_up_to(old, size)
@@ -332,6 +338,14 @@ def blocks_up_to(num_tokens: int, block_size: int) -> int:
     """
     full, rest = divmod(num_tokens, block_size)
     return block_size * full * (full + 1) // 2 + rest * (full + 1)
+
+
+def check_new(key: int, request: Request, num_tokens: int, held: Container[int]) -> None:
+    """Raise ValueError if a request cannot be admitted with so many tokens, or is there already."""
+    if key in held:
+        raise ValueError(f"request {key} is there already: release it first")
+    positive_int("num_tokens", num_tokens)
+    check_end(key, request, 0, num_tokens)
 
 
 def check_end(key: int, request: Request, num_tokens: int, more: int) -> None:

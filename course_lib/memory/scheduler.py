@@ -9,11 +9,11 @@ which only moves a clock, and an engine, which calls a model:
         ...                              # was it the last? then scheduler.finish(key)
 
 Source: Orca (Yu et al., OSDI 2022) for scheduling by step; Kwon et al. (SOSP 2023), section 4.5, for preemption
-of the last come and recomputation; the two counters of a Running are those of vLLM V1's scheduler.
+of the last come and recomputation; num_known and num_computed are the two counters of vLLM V1's scheduler.
 """
 
 import math
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from course_lib.memory.allocators import Allocator, SlotCounts
@@ -83,7 +83,7 @@ class Scheduler:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {limit!r}")
         self.allocator = allocator
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
-        self.waiting: deque[Progress] = deque()
+        self.waiting: OrderedDict[int, Progress] = OrderedDict()  # by key, the next to be admitted first
         self.running: dict[int, Progress] = {}  # by key, in the order of arrival
         self.num_preemptions = 0
 
@@ -91,10 +91,12 @@ class Scheduler:
         """A request arrives, and waits.
 
         Raises:
-            ValueError: it could not run even alone.
+            ValueError: it could not run even alone, or its key is taken.
         """
+        if key in self.running or key in self.waiting:
+            raise ValueError(f"request {key} runs or waits already: give each request a key of its own")
         self.allocator.check_fits(request)
-        self.waiting.append(Progress(key, request, num_known=request.prompt_len))
+        self.waiting[key] = Progress(key, request, num_known=request.prompt_len)
 
     def schedule(self) -> Step:
         """Decide who runs now, and make room for it."""
@@ -105,10 +107,10 @@ class Scheduler:
             if key in self.running and self._make_room(progress, step):  # it may have been preempted by now
                 budget -= self._take(progress, budget, step)
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs and not step.preempted:
-            progress = self.waiting[0]
+            progress = next(iter(self.waiting.values()))
             if not self.allocator.admit(progress.key, progress.request, progress.num_known):
                 break
-            self.running[progress.key] = self.waiting.popleft()
+            self.running[progress.key] = self.waiting.pop(progress.key)
             progress.num_held = progress.num_known
             step.admitted.append(progress.key)
             budget -= self._take(progress, budget, step)
@@ -137,12 +139,16 @@ class Scheduler:
         del self.running[victim.key]
         victim.num_computed = victim.num_held = 0
         self.num_preemptions += 1
-        self.waiting.appendleft(victim)
+        self.waiting[victim.key] = victim
+        self.waiting.move_to_end(victim.key, last=False)
 
     def complete(self, step: Step) -> list[int]:
-        """The model has run. Returns the keys of the requests that made a token, which is known from now on."""
+        """The model has run. Returns the keys of the requests that made a token, which is known from now on. Those that
+        were aborted in the meantime are passed over."""
         made = []
         for key, num_new in step.num_new.items():
+            if key not in self.running:
+                continue
             progress = self.running[key]
             progress.num_computed += num_new
             if progress.num_computed == progress.num_known:
@@ -163,11 +169,10 @@ class Scheduler:
         """
         if key in self.running:
             self.finish(key)
-            return
-        place = next((n for n, progress in enumerate(self.waiting) if progress.key == key), None)
-        if place is None:
+        elif key in self.waiting:
+            del self.waiting[key]
+        else:
             raise ValueError(f"request {key} neither runs nor waits")
-        del self.waiting[place]
 
     # -- for a clock that jumps -------------------------------------------------------------------------------
 

@@ -16,8 +16,15 @@ LABEL = {"description_width": "120px"}
 class Explorer:
     """One output: a live widget, and what is seen where nothing runs."""
 
-    def __init__(self, widget: widgets.Widget, cold: dict[str, object], alt: str):
+    def __init__(
+        self,
+        widget: widgets.Widget,
+        cold: dict[str, object],
+        alt: str,
+        controls: Sequence[widgets.Widget] = (),
+    ):
         self.widget = widget
+        self.controls = list(controls)
         self.cold = cold  # mime type -> content: a PNG or HTML, and text/plain
         self.alt = alt
 
@@ -36,8 +43,10 @@ def figure_html(picture: Picture) -> str:
     )
 
 
-def picture_explorer(controls: Sequence[widgets.Widget], draw: Callable[[], Picture]) -> Explorer:
-    """Controls above a picture that is drawn anew when one of them changes."""
+def picture_explorer(
+    controls: Sequence[widgets.Widget], draw: Callable[[], Picture], per_row: int = 1
+) -> Explorer:
+    """Controls, `per_row` side by side, above a picture that is drawn anew when one of them changes."""
     first = draw()
     view = widgets.HTML(figure_html(first))
 
@@ -46,8 +55,9 @@ def picture_explorer(controls: Sequence[widgets.Widget], draw: Callable[[], Pict
 
     for control in controls:
         control.observe(redraw, names="value")
-    box = widgets.VBox([*controls, view])
-    return Explorer(box, {"image/png": first.png(), "text/plain": first.alt}, first.alt)
+    rows = [widgets.HBox(controls[n : n + per_row]) for n in range(0, len(controls), per_row)]
+    box = widgets.VBox([*(rows if per_row > 1 else controls), view])
+    return Explorer(box, {"image/png": first.png(), "text/plain": first.alt}, first.alt, controls)
 
 
 def quiz(lesson: str) -> Explorer:

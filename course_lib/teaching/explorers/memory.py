@@ -37,7 +37,7 @@ def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
 
 def memory_map() -> Explorer:
     """Requests come and go in a region of slots: choose the allocator, the workload, the load and the moment."""
-    wide = widgets.Layout(width="520px")
+    wide = widgets.Layout(width="430px")
     allocator = widgets.Dropdown(options=ALLOCATOR_NAMES, description="allocator", style=LABEL, layout=wide)
     workload = widgets.Dropdown(options=list(WORKLOADS), description="workload", style=LABEL, layout=wide)
     load = widgets.Dropdown(
@@ -55,24 +55,22 @@ def memory_map() -> Explorer:
         reel = films[chosen]
         return plots.memory_film(reel, min(moment.value, len(reel) - 1), allocator.value)
 
-    return picture_explorer([allocator, workload, load, moment], draw)
+    return picture_explorer([allocator, workload, load, moment], draw, per_row=2)
 
 
 def block_tables() -> Explorer:
     """Sequences arrive, grow and end on a pool of 32 slots: step through, and follow a token to its slot."""
-    wide = widgets.Layout(width="520px")
-    step = widgets.IntSlider(
-        min=0, max=len(STORY), value=5, description="step", style=LABEL, layout=wide, readout=False
-    )
+    wide = widgets.Layout(width="430px")
+    step = widgets.IntSlider(min=0, max=len(STORY), value=5, description="step", style=LABEL, layout=wide)
     block_size = widgets.SelectionSlider(
         options=[1, 2, 4, 8], value=4, description="block size", style=LABEL, layout=wide
     )
-    sequence = widgets.ToggleButtons(
-        options=list("ABCD"), description="follow a token of", style=LABEL | {"button_width": "60px"}
+    sequence = widgets.Dropdown(
+        options=list("ABCD"), description="follow a token of", style=LABEL, layout=wide
     )
     position = widgets.IntSlider(min=0, max=15, value=6, description="its position", style=LABEL, layout=wide)
 
     def draw() -> plots.Picture:
         return plots.block_tables(replay(step.value, block_size.value), sequence.value, position.value)
 
-    return picture_explorer([step, block_size, sequence, position], draw)
+    return picture_explorer([step, block_size, sequence, position], draw, per_row=2)

@@ -20,7 +20,7 @@ KINDS = {
     "token_states": dict(facecolor=SKY),  # in a map, the colour of its request
     "reserved": RESERVED,
     "internal": dict(facecolor="#F4CDB8", hatch="xxx"),
-    "external": dict(facecolor="#DADADA", hatch="..."),
+    "external": dict(facecolor="#E4E4E4"),  # free, or rounding
 }
 
 STYLE = {

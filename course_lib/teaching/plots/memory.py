@@ -30,13 +30,8 @@ TITLES = {
     "reserve_exact": "reserve exactly (oracle)",
     "paged": "paged",
 }
-FREE = "#F1F1F1"
-LEGEND = {
-    "token_states": "token states, a colour each",
-    "reserved": "reserved",
-    "internal": "internal",
-    "external": "external: rounding",
-}
+FREE = dict(facecolor="#F1F1F1")
+ROUNDING = dict(facecolor="#D4D4D4", hatch="...")  # external, inside the piece of a request
 
 
 def _per_row(num_slots: int) -> int:
@@ -55,10 +50,9 @@ def _boxes(extent: Extent, per_row: int) -> list[list[tuple[float, float]]]:
     return boxes
 
 
-def _draw_map(axes: Axes, shot: Frame, per_row: int) -> None:
-    looks = [("free", dict(facecolor=FREE))]
-    looks += [(kind, look) for kind, look in KINDS.items()]
-    boxes: dict[str, list] = {name: [] for name, _ in looks}
+def _draw_map(axes: Axes, shot: Frame, per_row: int, follow: int | None = None) -> None:
+    looks = KINDS | {"external": ROUNDING, "free": FREE}
+    boxes: dict[str, list] = {name: [] for name in looks}
     colors = []
     for extent in shot.extents:
         name = "free" if extent.owner is None else extent.kind
@@ -66,19 +60,15 @@ def _draw_map(axes: Axes, shot: Frame, per_row: int) -> None:
         boxes[name] += found
         if name == "token_states":
             colors += [request_color(extent.owner)] * len(found)
-    for name, look in looks:
+    for name, look in looks.items():
         fill = dict(look, facecolor=colors) if name == "token_states" else look
         axes.add_collection(
             PolyCollection(boxes[name], **fill, edgecolor="#555555", linewidth=0 if name == "free" else 0.6)
         )
-    tag = dict(facecolor="white", edgecolor="none", pad=1.0)
-    for extent in shot.extents:
-        row, left = divmod(extent.start, per_row)
-        wide = min(extent.stop - extent.start, per_row - left) / per_row
-        if extent.kind == "token_states" and wide > 0.07:
-            axes.text(
-                left + per_row * 0.006, row + 0.45, f"r{extent.owner}", va="center", fontsize=9, bbox=tag
-            )
+    if follow is not None:
+        own = [box for extent in shot.extents if extent.owner == follow for box in _boxes(extent, per_row)]
+        axes.add_collection(PolyCollection(own, facecolor="none", edgecolor="black", linewidth=2.2))
+    _label_map(axes, shot, per_row)
     num_rows = -(-shot.num_slots // per_row)
     axes.set(xlim=(0, per_row), ylim=(num_rows, 0), xticks=[])
     axes.set_yticks(
@@ -89,10 +79,38 @@ def _draw_map(axes: Axes, shot: Frame, per_row: int) -> None:
         spine.set_visible(False)
 
 
-def _legend(picture: Picture, **where) -> None:
-    handles = [Patch(edgecolor="#555555", label=LEGEND[kind], **look) for kind, look in KINDS.items()] + [
-        Patch(facecolor=FREE, edgecolor="#BBBBBB", label="external: free")
-    ]
+def _label_map(axes: Axes, shot: Frame, per_row: int) -> None:
+    """Names of requests where there is room for them; the size of each hole if the region is small."""
+    tag, small = dict(facecolor="white", edgecolor="none", pad=1.0), shot.num_slots <= 128
+    for extent in shot.extents:
+        row, left = divmod(extent.start, per_row)
+        size = extent.stop - extent.start
+        if min(size, per_row - left) < 0.05 * per_row:
+            continue
+        where = left + 0.006 * per_row, row + 0.45
+        if extent.kind == "token_states":
+            axes.text(*where, f"r{extent.owner}", va="center", fontsize=9, bbox=tag)
+        elif extent.owner is None and small:
+            axes.text(*where, f"hole of {size}", va="center", fontsize=9.5)
+
+
+SHARES_LEGEND = {
+    "token states": KINDS["token_states"],
+    "reserved": KINDS["reserved"],
+    "internal": KINDS["internal"],
+    "external (free or rounding)": KINDS["external"],
+}
+MAP_LEGEND = {
+    "token states, a colour each": KINDS["token_states"],
+    "reserved": KINDS["reserved"],
+    "internal": KINDS["internal"],
+    "external: rounding": ROUNDING,
+    "external: free": FREE,
+}
+
+
+def _legend(picture: Picture, looks: Mapping[str, dict], **where) -> None:
+    handles = [Patch(edgecolor="#555555", label=label, **look) for label, look in looks.items()]
     picture.legend(handles=handles, ncols=5, fontsize=10.5, frameon=False, columnspacing=1.2, **where)
 
 
@@ -101,16 +119,24 @@ def _percent(count: int, shot: Frame) -> str:
 
 
 @styled
-def memory_map(shots: Frame | Mapping[str, Frame], *, lines: int = 0) -> Picture:
+def memory_map(
+    shots: Frame | Mapping[str, Frame],
+    *,
+    follow: int | None = None,
+    per_row: int | None = None,
+    lines: int = 0,
+) -> Picture:
     """Every slot of a region: whose it is, and what it is.
 
     Args:
         shots: one frame, or allocator -> frame, drawn side by side.
+        follow: a request to frame in black.
+        per_row: slots in a row; by default a power of two that gives 16 rows at most.
         lines: room for a caption of so many lines at least.
     """
     named = {"": shots} if isinstance(shots, Frame) else dict(shots)
     size = max(shot.num_slots for shot in named.values())
-    per_row = _per_row(size)
+    per_row = per_row or _per_row(size)
     num_rows = -(-size // per_row)
     parts = []
     for name, shot in named.items():
@@ -121,14 +147,16 @@ def memory_map(shots: Frame | Mapping[str, Frame], *, lines: int = 0) -> Picture
             f"{held['internal']} internal waste, {held['external']} external or free"
         )
     alt = f"A region of {size:,} slots, {per_row:,} a row. " + ". ".join(parts) + "."
+    if follow is not None:
+        alt += f" Framed in black: request {follow}."
     picture = Picture(0.62 + 0.22 * num_rows, alt, lines=lines)
     panels = picture.subplots(1, len(named), squeeze=False)[0]
     for axes, (name, shot) in zip(panels, named.items(), strict=True):
-        _draw_map(axes, shot, per_row)
+        _draw_map(axes, shot, per_row, follow)
         if name:
             waits = f", {shot.num_waiting} wait" if shot.num_waiting else ""
             axes.set_title(f"{TITLES[name]}: {shot.num_running} run{waits}", fontsize=13)
-    _legend(picture, loc="outside upper center")
+    _legend(picture, MAP_LEGEND, loc="outside upper center")
     return picture
 
 
@@ -155,7 +183,7 @@ def memory_film(reel: Sequence[Frame], position: int, allocator: str) -> Picture
     lower.axvline(shot.time, color="black", lw=3)
     lower.set_xlabel("seconds", fontsize=11, labelpad=1)
     lower.tick_params(labelsize=10)
-    _legend(picture, loc="upper center", bbox_to_anchor=(0.5, 1.0))
+    _legend(picture, MAP_LEGEND, loc="upper center", bbox_to_anchor=(0.5, 1.0))
     return picture
 
 
@@ -185,7 +213,7 @@ def shares_over_time(timelines: Mapping[str, Sequence[Stretch]]) -> Picture:
         _stack(axes, [stretch.start for stretch in timeline], [vars(stretch.counts) for stretch in timeline])
         axes.set_title(TITLES.get(name, name), fontsize=12, loc="left")
     panels[-1].set_xlabel("seconds")
-    _legend(picture, loc="outside upper center")
+    _legend(picture, SHARES_LEGEND, loc="outside upper center")
     return picture
 
 
@@ -228,10 +256,7 @@ def shares_bars(paper: Mapping[str, Mapping[str, float]], ours: Mapping[str, Map
     axes.tick_params(axis="x", length=0)
     axes.set(ylim=(0, 1), ylabel="share of KV memory")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    handles = [
-        Patch(edgecolor="#555555", label=kind.replace("_", " "), **look) for kind, look in KINDS.items()
-    ]
-    picture.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=11, frameon=False)
+    _legend(picture, SHARES_LEGEND, loc="outside upper center")
     return picture
 
 
@@ -288,7 +313,7 @@ def block_tables(scene: Scene, sequence: str | None = None, position: int = 0) -
     axes.text(
         -1.35,
         0.0,
-        "what the sequences see: logical blocks, and the block table on the right",
+        "what the sequences see: logical blocks; their block tables on the right",
         fontsize=12,
         va="center",
         weight="bold",
@@ -314,7 +339,7 @@ def slot_sentence(table: BlockTable, name: str, position: int) -> str:
 
 
 def _cell(axes: Axes, x: float, y: float, word: str | None, color: str | None, thick: bool) -> None:
-    look = RESERVED if color == "reserved" else dict(facecolor=color or FREE)
+    look = RESERVED if color == "reserved" else dict(facecolor=color) if color else FREE
     axes.add_patch(
         Rectangle((x + 0.03, y), 0.94, 0.5, edgecolor="black" if thick else "#777777", lw=3.5 if thick else 0.6,
                   zorder=3 if thick else 1, **look)
@@ -326,7 +351,7 @@ def _cell(axes: Axes, x: float, y: float, word: str | None, color: str | None, t
             word if len(word) < 8 else word[:6] + "…",
             ha="center",
             va="center",
-            fontsize=9.5,
+            fontsize=10.5,
             zorder=4,
         )
 
@@ -345,7 +370,7 @@ def _draw_sequence(axes: Axes, scene: Scene, name: str, y: float, followed: int 
     if len(table.block_ids) * size <= CELLS - 4:
         axes.text(CELLS, y + 0.26, f"{table.block_ids}", ha="right", va="center", fontsize=12)
     for block, block_id in enumerate(table.block_ids):
-        label = f"{block} → {block_id}" if size < 4 else f"block {block} → {block_id}"
+        label = f"{block} → {block_id}" if size < 4 else f"logical {block} → physical {block_id}"
         axes.text((block + 0.5) * size, y - 0.13, label, ha="center", va="center", fontsize=10)
 
 
