@@ -211,7 +211,7 @@ def test_the_memory_map_explorer_answers_to_every_control():
         (moment, 3),
         (allocator, "paged"),
         (load, 2),
-        (workload, "Alpaca-like: short instructions"),
+        (workload, "Alpaca-like"),
     ]:
         control.value = value
         assert view.value not in seen, control.description

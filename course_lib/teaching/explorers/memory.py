@@ -13,16 +13,25 @@ NUM_FRAMES = 60
 
 # name -> (generator, longest request allowed, seconds a film lasts, requests a second: light, medium, heavy)
 WORKLOADS = {
-    "ShareGPT-like: chats": (sharegpt_like, 2048, 90, (0.5, 2, 6)),
-    "Alpaca-like: short instructions": (alpaca_like, 2048, 15, (5, 30, 60)),
-    "Azure-like: long prompts": (azure_conversation_like, 8192, 60, (0.25, 1, 5)),
+    "ShareGPT-like": (sharegpt_like, 2048, 90, (0.5, 2, 6)),
+    "Alpaca-like": (alpaca_like, 2048, 15, (5, 30, 60)),
+    "Azure-like": (azure_conversation_like, 8192, 60, (0.25, 1, 5)),
 }
 ALLOCATOR_NAMES = {
-    "reserve the maximum": "reserve_max",
-    "reserve a power of two": "reserve_pow2",
-    "reserve exactly (oracle)": "reserve_exact",
-    "paged, blocks of 16": "paged",
+    "reserve max": "reserve_max",
+    "reserve pow2": "reserve_pow2",
+    "oracle": "reserve_exact",
+    "paged": "paged",
 }
+HALF = widgets.Layout(width="430px")
+
+
+def choice(label: str, options: dict | list, chosen: str) -> widgets.SelectionSlider:
+    """One of a few. A slider and no list: JupyterLab takes the keys that a list would need (up, down, letters) for
+    itself, and leaves left and right alone."""
+    value = options[chosen] if isinstance(options, dict) else chosen
+    pairs = list(options.items()) if isinstance(options, dict) else options
+    return widgets.SelectionSlider(options=pairs, value=value, description=label, style=LABEL, layout=HALF)
 
 
 def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
@@ -37,14 +46,11 @@ def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
 
 def memory_map() -> Explorer:
     """Requests come and go in a region of slots: choose the allocator, the workload, the load and the moment."""
-    wide = widgets.Layout(width="430px")
-    allocator = widgets.Dropdown(options=ALLOCATOR_NAMES, description="allocator", style=LABEL, layout=wide)
-    workload = widgets.Dropdown(options=list(WORKLOADS), description="workload", style=LABEL, layout=wide)
-    load = widgets.Dropdown(
-        options={"light": 0, "medium": 1, "heavy": 2}, value=1, description="load", style=LABEL, layout=wide
-    )
+    allocator = choice("allocator", ALLOCATOR_NAMES, "reserve max")
+    workload = choice("workload", list(WORKLOADS), "ShareGPT-like")
+    load = choice("load", {"light": 0, "medium": 1, "heavy": 2}, "medium")
     moment = widgets.IntSlider(
-        min=0, max=NUM_FRAMES - 1, value=42, description="moment", style=LABEL, layout=wide, readout=False
+        min=0, max=NUM_FRAMES - 1, value=42, description="moment", style=LABEL, layout=HALF, readout=False
     )
     films: dict[tuple, list[Frame]] = {}
 
@@ -60,15 +66,12 @@ def memory_map() -> Explorer:
 
 def block_tables() -> Explorer:
     """Sequences arrive, grow and end on a pool of 32 slots: step through, and follow a token to its slot."""
-    wide = widgets.Layout(width="430px")
-    step = widgets.IntSlider(min=0, max=len(STORY), value=5, description="step", style=LABEL, layout=wide)
+    step = widgets.IntSlider(min=0, max=len(STORY), value=5, description="step", style=LABEL, layout=HALF)
     block_size = widgets.SelectionSlider(
-        options=[1, 2, 4, 8], value=4, description="block size", style=LABEL, layout=wide
+        options=[1, 2, 4, 8], value=4, description="block size", style=LABEL, layout=HALF
     )
-    sequence = widgets.Dropdown(
-        options=list("ABCD"), description="follow a token of", style=LABEL, layout=wide
-    )
-    position = widgets.IntSlider(min=0, max=15, value=6, description="its position", style=LABEL, layout=wide)
+    sequence = choice("follow a token of", list("ABCD"), "A")
+    position = widgets.IntSlider(min=0, max=15, value=6, description="its position", style=LABEL, layout=HALF)
 
     def draw() -> plots.Picture:
         return plots.block_tables(replay(step.value, block_size.value), sequence.value, position.value)
