@@ -8,23 +8,21 @@ within one run, so that a machine that slows down slows both: read the ratio, no
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from benchmarks.machine import RESULTS, machine
 from course_lib.serving import ContiguousCache, chat_prompt, greedy, load_model
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.weights import ensure_default_checkpoint
 
-RESULTS = Path(__file__).parent / "results"
+VERSIONS = ["torch", "transformers", "numpy", "tokenizers", "safetensors"]
 
 
 def our_generate(model: LlamaModel, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -77,28 +75,6 @@ def measure(model: LlamaModel, hf_model, batch: int, new_tokens: int, rounds: in
     }
 
 
-def machine() -> dict:
-    """What the numbers were measured on."""
-    names = ["torch", "transformers", "numpy", "tokenizers", "safetensors"]
-    return {
-        "date": datetime.date.today().isoformat(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor_name(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,7 +108,12 @@ def main() -> None:
             flush=True,
         )
     if options.out != "-":
-        report = {"benchmark": "decode_cpu", "machine": machine(), "rounds": options.rounds, "rows": rows}
+        report = {
+            "benchmark": "decode_cpu",
+            "machine": machine(VERSIONS, torch_threads=torch.get_num_threads()),
+            "rounds": options.rounds,
+            "rows": rows,
+        }
         Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
         print(f"written: {options.out}")
 

@@ -198,6 +198,13 @@ def test_an_arrival_in_the_middle_of_a_step_waits_for_the_next():
     assert joined == pytest.approx(0.3)
 
 
+def test_a_request_that_arrived_in_the_last_step_before_idleness_does_not_turn_the_clock_back():
+    requests = [Request(0.0, 4, 1), Request(0.25, 4, 1), Request(0.75, 4, 2), Request(1.4, 4, 1)]
+    run = simulate(requests, "paged", num_slots=64, step_seconds=0.5)
+    # Steps begin at 0 (request 0), 0.5 (1), 1.0 (2) and 1.5 (2 and 3), not at 0.25.
+    assert [(s.start, s.num_running) for s in run.timeline] == [(0.0, 1), (0.5, 1), (1.0, 1), (1.5, 2)]
+
+
 # -- the timeline ---------------------------------------------------------------------------------------------
 
 
@@ -212,6 +219,15 @@ def test_a_timeline_covers_every_step_and_its_shares_add_up(name, monkeypatch):
         assert sum(stretch.shares().values()) == pytest.approx(1.0, abs=1e-12)
     starts = [stretch.start for stretch in run.timeline]
     assert starts == sorted(starts)
+
+
+def test_all_entries_of_a_timeline_but_the_last_stand_for_equally_many_stretches(monkeypatch):
+    monkeypatch.setattr(simulator, "MAX_STRETCHES", 64)
+    timeline = simulator._Timeline()
+    for number in range(1000):
+        timeline.add(Stretch(start=float(number), num_steps=1))
+    assert {entry.num_steps for entry in timeline.kept[:-1]} == {16}
+    assert sum(entry.num_steps for entry in timeline.kept) == 1000
 
 
 # -- the paper ------------------------------------------------------------------------------------------------

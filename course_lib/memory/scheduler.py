@@ -102,11 +102,9 @@ class Scheduler:
         """Decide who runs now, and make room for it."""
         step, budget = Step(), self.max_num_batched_tokens
         for key, progress in list(self.running.items()):
-            if budget == 0:
-                break
             if key in self.running and self._make_room(progress, step):  # it may have been preempted by now
                 budget -= self._take(progress, budget, step)
-        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs and not step.preempted:
+        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             progress = next(iter(self.waiting.values()))
             if not self.allocator.admit(progress.key, progress.request, progress.num_known):
                 break
@@ -176,19 +174,16 @@ class Scheduler:
 
     # -- for a clock that jumps -------------------------------------------------------------------------------
 
-    def quiet_steps(self, after: Step, limit: int) -> int:
+    def quiet_steps(self, limit: int) -> int:
         """How many steps, up to `limit`, would only let every running request grow by one token, if nobody arrives
-        and nobody finishes. `after` is the step just completed.
-
-        Whoever waits in front has then just been refused, and growth makes no room for anybody.
+        and nobody finishes. To be asked after a step in which nobody finished: whoever waits in front was refused in
+        it, and growth makes no room.
         """
         decoding = all(
             progress.num_held == progress.num_computed == progress.num_known - 1
             for progress in self.running.values()
         )
-        if after.preempted or not decoding or len(self.running) > self.max_num_batched_tokens:
-            return 0
-        return self.allocator.steps_with_room(limit)
+        return self.allocator.steps_with_room(limit) if decoding else 0
 
     def skip(self, num_steps: int) -> SlotCounts:
         """Do `num_steps` quiet steps at once. Returns the allocator's counts, added up over them."""

@@ -164,7 +164,7 @@ def serve(
         quiet = min(_remaining(progress) for progress in scheduler.running.values())
         if arrived < len(arrivals) and not scheduler.waiting:
             quiet = min(quiet, clock.steps_before(requests[arrivals[arrived]].arrival_time))
-        if quiet := scheduler.quiet_steps(step, quiet):
+        if quiet := scheduler.quiet_steps(quiet):
             yield stretch(quiet, scheduler.skip(quiet))
             clock.num_steps += quiet
             _finish_whoever_is_done(scheduler)
