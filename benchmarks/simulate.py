@@ -53,12 +53,16 @@ def cost_by_size(allocator: str, sizes: list[int], turns: int) -> list[dict]:
 def preemptions(size: int) -> list[dict]:
     """For every 1,000 requests, with the default watermark and with others."""
     rows = []
-    for name, requests in [
-        ("sharegpt_like, 2/s", sharegpt_like(size, 2.0, seed=1)),
-        ("azure_conversation_like, 5.53/s", azure_conversation_like(size, RATE, seed=1)),
+    for name, requests, num_slots in [
+        ("sharegpt_like, 2/s, 15,728 slots", sharegpt_like(size, 2.0, seed=1), 15_728),
+        (
+            "azure_conversation_like, 5.53/s, 60,100 slots",
+            azure_conversation_like(size, RATE, seed=1),
+            NUM_SLOTS,
+        ),
     ]:
         for watermark in (0.0, 0.01, 0.05):
-            run = simulate(requests, "paged", num_slots=NUM_SLOTS, max_len=MAX_LEN, watermark=watermark)
+            run = simulate(requests, "paged", num_slots=num_slots, max_len=MAX_LEN, watermark=watermark)
             rows.append(
                 {
                     "workload": name,
@@ -93,7 +97,7 @@ def main() -> None:
     watermarks = preemptions(10_000)
     for row in watermarks:
         print(
-            f"{row['workload']:34} watermark {row['watermark']:4.0%}: {row['preemptions_per_1000']:6} preemptions in "
+            f"{row['workload']:46} watermark {row['watermark']:4.0%}: {row['preemptions_per_1000']:6} preemptions in "
             f"1,000 requests, {row['mean_running']:5} at once"
         )
     if options.out != "-":

@@ -696,6 +696,15 @@ def test_readme_shows_the_numbers_of_the_stored_benchmarks():
     assert report["machine"]["versions"]["transformers"] in readme
 
 
+def test_readme_shows_the_simulators_speed_and_growth():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "benchmarks" / "results" / "simulate.json").read_text())
+    paged = {row["requests"]: row for row in report["rows"] if row["allocator"] == "paged"}
+    assert f"{paged[100_000]['us_per_request'] / 10:.1f} s on one core" in readme
+    assert f"costs {paged[1_000_000]['ratio_to_first']:.2f} times as much" in readme
+    assert report["machine"]["date"] in readme and report["machine"]["processor"] in readme
+
+
 def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

@@ -177,13 +177,14 @@ class Scheduler:
     def quiet_steps(self, limit: int) -> int:
         """How many steps, up to `limit`, would only let every running request grow by one token, if nobody arrives
         and nobody finishes. To be asked after a step in which nobody finished: whoever waits in front was refused in
-        it, and growth makes no room.
+        it, and growth makes no room. (Under a budget of tokens it may not have been tried: then every step counts.)
         """
         decoding = all(
             progress.num_held == progress.num_computed == progress.num_known - 1
             for progress in self.running.values()
         )
-        return self.allocator.steps_with_room(limit) if decoding else 0
+        unlimited = self.max_num_batched_tokens == math.inf
+        return self.allocator.steps_with_room(limit) if decoding and unlimited else 0
 
     def skip(self, num_steps: int) -> SlotCounts:
         """Do `num_steps` quiet steps at once. Returns the allocator's counts, added up over them."""
