@@ -1,12 +1,15 @@
 """The oracle itself, against a loop over heads and positions in fp64, and against torch."""
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib.attention import attention
+from course_lib.attention import attention, paged_attention, paged_attention_blockwise, write_kv
+from course_lib.attention.paged import slots_of
 
 
 def by_hand(query, key, value, causal, scale):
@@ -71,3 +74,56 @@ def test_equals_torch():
 def test_shapes_that_do_not_fit_are_refused(shapes, said):
     with pytest.raises(ValueError, match=said):
         attention(*(torch.zeros(shape) for shape in shapes))
+
+
+# -- keys and values in blocks ---------------------------------------------------------------------------------
+
+
+def scattered(seed):
+    """Sequences whose keys and values lie in shuffled blocks, NaN everywhere else, -1 in unused table entries."""
+    draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
+    block_size, num_kv_heads, head_dim = (
+        draw.choice([1, 5, 16]),
+        draw.choice([1, 2, 3]),
+        draw.choice([16, 64]),
+    )
+    lens = [draw.choice([0, 1, max(1, block_size - 1), block_size, block_size + 1, 37]) for _ in range(4)]
+    width = max(1, -(-max(lens) // block_size))
+    free = torch.randperm(4 * width + 3, generator=make).tolist()
+    caches = torch.full((2, len(free), block_size, num_kv_heads, head_dim), math.nan)
+    tables, sequences = torch.full((4, width), -1, dtype=torch.int32), []
+    for table, length in zip(tables, lens, strict=True):
+        key, value = torch.randn(2, length, num_kv_heads, head_dim, generator=make)
+        blocks = -(-length // block_size)
+        table[:blocks] = torch.tensor([free.pop() for _ in range(blocks)])
+        write_kv(key, value, *caches, slots_of(table, length, block_size))
+        sequences.append((key, value))
+    query_heads = num_kv_heads * draw.choice([1, 3, 4])
+    return caches, tables, torch.tensor(lens, dtype=torch.int32), sequences, query_heads, draw, make
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("function", [paged_attention, paged_attention_blockwise])
+def test_decode_over_blocks_is_dense_attention(function, seed):
+    caches, tables, lens, sequences, num_heads, _, make = scattered(seed)
+    query = 3 * torch.randn(4, num_heads, caches.shape[-1], generator=make)
+    out, lse = function(query, *caches, tables, lens, return_lse=True)
+    for row, (key, value) in enumerate(sequences):
+        if len(key) == 0:
+            assert not out[row].any() and (lse[row] == -math.inf).all()
+            continue
+        torch.testing.assert_close(out[row], attention(query[row][None], key, value)[0], rtol=1e-4, atol=1e-5)
+        group = num_heads // key.shape[1]
+        scores = torch.einsum("hd,shd->hs", query[row], key.repeat_interleave(group, 1)) / key.shape[2] ** 0.5
+        torch.testing.assert_close(lse[row], scores.logsumexp(-1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_several_queries_a_sequence_are_its_last_positions(seed):
+    caches, tables, lens, sequences, num_heads, draw, make = scattered(seed)
+    counts = [min(length, draw.choice([0, 1, 1, 3, length])) for length in lens.tolist()]
+    starts = torch.tensor([0, *itertools.accumulate(counts)], dtype=torch.int32)
+    queries = [torch.randn(count, num_heads, caches.shape[-1], generator=make) for count in counts]
+    out = paged_attention(torch.cat(queries), *caches, tables, lens, query_start_loc=starts)
+    expected = [attention(query, *kv) for query, kv in zip(queries, sequences, strict=True) if len(query)]
+    torch.testing.assert_close(out, torch.cat([out[:0], *expected]), rtol=1e-4, atol=1e-5)
