@@ -1,9 +1,14 @@
 """What the tests share: few threads, a progress file of their own, a tiny random Llama, the real one."""
 
 import json
+import os
 
 import pytest
 import torch
+
+# Without a GPU the kernels are interpreted. That must be said before triton is imported for the first time.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from course_lib.serving import load_model
 from course_lib.serving.weights import DEFAULT_MODEL, WeightsError, cache_dir, find_checkpoint

@@ -1,0 +1,259 @@
+"""The kernels against fp64 and against PyTorch's own error, in Triton's interpreter, or on a GPU where there is one."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+triton = pytest.importorskip("triton", reason="no Triton here")
+
+from course_lib.attention import attention, kernels  # noqa: E402
+from course_lib.attention import write_kv as torch_write_kv  # noqa: E402
+from course_lib.attention.kernels import Config, choose_config, choose_num_splits  # noqa: E402
+from course_lib.attention.paged import slots_of  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICE = "cpu" if kernels.INTERPRETED else "cuda"
+DTYPES = [torch.float32, torch.float16] + ([] if kernels.INTERPRETED else [torch.bfloat16])
+pytestmark = pytest.mark.skipif(
+    not kernels.INTERPRETED and not torch.cuda.is_available(), reason="no GPU, and TRITON_INTERPRET is not 1"
+)
+
+
+def problem(lens, group, num_kv_heads, head_dim, block_size, dtype, seed=0, loud=3.0):
+    """Shuffled blocks, NaN in every slot that holds no token, -1 in every unused entry of the tables."""
+    make = torch.Generator().manual_seed(seed)
+    width = max(1, -(-max(lens) // block_size))
+    free = torch.randperm(len(lens) * width + 2, generator=make).tolist()
+    shape = len(free), block_size, num_kv_heads, head_dim
+    caches = [torch.full(shape, math.nan, dtype=dtype) for _ in range(2)]
+    tables, sequences = torch.full((len(lens), width), -1, dtype=torch.int32), []
+    for table, length in zip(tables, lens, strict=True):
+        blocks = -(-length // block_size)
+        table[:blocks] = torch.tensor([free.pop() for _ in range(blocks)])
+        key, value = torch.randn(2, length, num_kv_heads, head_dim, generator=make).to(dtype)
+        torch_write_kv(key, value, *caches, slots_of(table, length, block_size))
+        sequences.append((key, value))
+    query = (loud * torch.randn(len(lens), num_kv_heads * group, head_dim, generator=make)).to(dtype)
+    contexts = torch.tensor(lens, dtype=torch.int32)
+    return [tensor.to(DEVICE) for tensor in (query, *caches, tables, contexts)], sequences
+
+
+def expected(query, sequences):
+    """(out, lse) in fp64, and the error that PyTorch makes in the query's dtype on the same numbers."""
+    outs, lses, theirs = [], [], 0.0
+    for row, (key, value) in zip(query.cpu(), sequences, strict=True):
+        if len(key) == 0:
+            outs.append(torch.zeros_like(row, dtype=torch.float64))
+            lses.append(torch.full((len(row),), -math.inf, dtype=torch.float64))
+            continue
+        outs.append(attention(row[None].double(), key.double(), value.double())[0])
+        repeated = key.double().repeat_interleave(len(row) // key.shape[1], 1)
+        scores = torch.einsum("hd,shd->hs", row.double(), repeated) / row.shape[1] ** 0.5
+        lses.append(scores.logsumexp(-1))
+        sdpa = F.scaled_dot_product_attention(
+            row[None, :, None], key.transpose(0, 1)[None], value.transpose(0, 1)[None], enable_gqa=True
+        )[0, :, 0]
+        theirs = max(theirs, (sdpa.double() - outs[-1]).abs().max().item())
+    return torch.stack(outs), torch.stack(lses), theirs
+
+
+def hold_against_fp64(inputs, sequences, **options):
+    out, lse = kernels.paged_attention(*inputs, return_lse=True, validate=True, **options)
+    right, right_lse, theirs = expected(inputs[0], sequences)
+    assert out.dtype == inputs[0].dtype and lse.dtype == torch.float32
+    error = (out.cpu().double() - right).abs().max().item()
+    assert error <= 4 * theirs + 1e-5, f"error {error:.2e}; PyTorch's own in {out.dtype} is {theirs:.2e}"
+    torch.testing.assert_close(lse.cpu().double(), right_lse, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("group", "num_kv_heads", "head_dim", "block_size"),
+    [
+        (1, 2, 64, 16),
+        (3, 3, 64, 16),
+        (4, 2, 128, 1),
+        (8, 1, 80, 32),
+        (16, 1, 64, 5),
+        (5, 2, 96, 16),
+        (4, 1, 256, 16),
+    ],
+)
+def test_a_kernel_that_walks_the_table_is_dense_attention(group, num_kv_heads, head_dim, block_size, dtype):
+    lens = [1, block_size, block_size + 1, 0, 45, max(1, block_size - 1)]
+    hold_against_fp64(*problem(lens, group, num_kv_heads, head_dim, block_size, dtype))
+
+
+@pytest.mark.parametrize("num_splits", [2, 3, 7])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_splits_are_merged_and_empty_ones_weigh_nothing(num_splits, dtype):
+    """97 tokens in tiles of 32 are four tiles: with seven splits some are empty, for the short sequences most."""
+    hold_against_fp64(*problem([97, 1, 0, 33], 4, 2, 64, 16, dtype), num_splits=num_splits)
+
+
+@pytest.mark.parametrize("config", [Config(2, 16, 4, 1), Config(1, 16, 4, 1), Config(16, 16, 4, 1)])
+def test_a_group_may_be_divided_among_programs_or_padded(config):
+    hold_against_fp64(*problem([20, 3], 5, 2, 64, 16, torch.float32), config=config, num_splits=2)
+
+
+def test_queries_thirty_times_larger():
+    hold_against_fp64(*problem([40, 7], 3, 1, 64, 16, torch.float16, loud=30.0), num_splits=2)
+
+
+def test_two_sequences_may_share_blocks():
+    (query, key_cache, value_cache, tables, contexts), sequences = problem(
+        [40, 40], 3, 1, 64, 16, torch.float32
+    )
+    tables[1, :2] = tables[0, :2]
+    sequences[1] = tuple(torch.cat([a[:32], b[32:]]) for a, b in zip(*sequences, strict=True))
+    hold_against_fp64([query, key_cache, value_cache, tables, contexts], sequences)
+
+
+def test_a_cache_beyond_two_to_the_31_numbers():
+    """Block 131,073 of 16 slots, 8 heads and 128 numbers lies beyond the reach of int32. Pages that nobody touches cost
+    no memory."""
+    try:
+        caches = [torch.empty(131_080, 16, 8, 128, dtype=torch.float16, device=DEVICE) for _ in range(2)]
+    except RuntimeError as error:
+        pytest.skip(f"no room for two caches of 4 GiB: {error}")
+    make = torch.Generator().manual_seed(0)
+    key, value = (torch.randn(3, 8, 128, generator=make).half() for _ in range(2))
+    slots = torch.arange(3) + 131_075 * 16
+    kernels.write_kv(key.to(DEVICE), value.to(DEVICE), *caches, slots.to(DEVICE))
+    assert torch.equal(caches[0][131_075, :3].cpu(), key) and torch.equal(caches[1][131_075, :3].cpu(), value)
+    query = torch.randn(1, 8, 128, generator=make).half()
+    tables, contexts = (torch.tensor(x, dtype=torch.int32, device=DEVICE) for x in ([[131_075]], [3]))
+    out = kernels.paged_attention(query.to(DEVICE), *caches, tables, contexts)
+    torch.testing.assert_close(out.cpu(), attention(query, key, value), rtol=1e-2, atol=2e-3)
+
+
+def test_a_freed_blocks_contents_never_reach_another_request():
+    """The same tokens in a clean cache and in one full of another request's numbers: equal bit by bit."""
+    inputs, _ = problem([19, 5], 4, 2, 64, 16, torch.float32)
+    clean = kernels.paged_attention(*inputs)
+    for cache in inputs[1:3]:
+        cache[cache.isnan()] = 1e4
+    assert torch.equal(kernels.paged_attention(*inputs), clean)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_writing_puts_every_token_into_its_slot_and_leaves_the_rest(dtype):
+    make = torch.Generator().manual_seed(0)
+    key, value = (torch.randn(5, 3, 80, generator=make).to(dtype) for _ in range(2))
+    slots = torch.tensor([7, -1, 0, 11, 4])
+    ours, right = ([torch.full((4, 3, 3, 80), 9.0, dtype=dtype) for _ in range(2)] for _ in range(2))
+    torch_write_kv(key, value, *right, slots)
+    on_device = [cache.to(DEVICE) for cache in ours]
+    kernels.write_kv(key.to(DEVICE), value.to(DEVICE), *on_device, slots.to(DEVICE))
+    for cache, wanted in zip(on_device, right, strict=True):
+        assert torch.equal(cache.cpu(), wanted)
+
+
+def test_nothing_to_do_is_no_error():
+    inputs, _ = problem([3], 2, 1, 64, 16, torch.float32)
+    query, key_cache, value_cache, tables, contexts = inputs
+    assert kernels.paged_attention(query[:0], key_cache, value_cache, tables[:0], contexts[:0]).shape == (
+        0,
+        2,
+        64,
+    )
+    kernels.write_kv(key_cache[0, :0], value_cache[0, :0], key_cache, value_cache, contexts[:0].long())
+
+
+def spoiled(**changes):
+    names = ["query", "key_cache", "value_cache", "block_tables", "context_lens"]
+    inputs, _ = problem([20, 3], 2, 2, 64, 16, torch.float32)
+    arguments = dict(zip(names, inputs, strict=True))
+    return {name: changes[name](value) if name in changes else value for name, value in arguments.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ({}, dict(query_start_loc=torch.tensor([0, 1, 2], dtype=torch.int32)), "this kernel decodes"),
+        ({}, dict(num_splits=0), "num_splits must be .* got 0"),
+        (dict(query=lambda q: q[:, :3]), {}, "3 query heads cannot share 2 KV heads"),
+        (dict(query=lambda q: q.half()), {}, "query is torch.float16, the cache torch.float32"),
+        (dict(query=lambda q: q.transpose(0, 1).contiguous().transpose(0, 1)), {}, "not contiguous"),
+        (dict(block_tables=lambda t: t.long()), {}, "block_tables must be .* int32"),
+        (dict(context_lens=lambda c: c + 90), dict(validate=True), "a context of 110: its table of 2 blocks"),
+        (dict(block_tables=lambda t: t + 900), dict(validate=True), r"block_tables\[0, 0\] is 9\d\d, within"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_refused(arguments, options, said):
+    with pytest.raises(ValueError, match=said):
+        kernels.paged_attention(**spoiled(**arguments), **options)
+
+
+@pytest.mark.skipif(not kernels.INTERPRETED, reason="the interpreter's own limits")
+def test_the_interpreter_refuses_bf16_which_it_computes_wrongly():
+    arguments = {name: lambda x: x.bfloat16() for name in ("query", "key_cache", "value_cache")}
+    with pytest.raises(ValueError, match="the interpreter computes bf16 wrongly"):
+        kernels.paged_attention(**spoiled(**arguments))
+
+
+def compiled(code):
+    """Run code in a process in which kernels are compiled, not interpreted."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+def test_without_gpu_and_interpreter_the_way_out_is_told():
+    done = compiled(
+        "import torch; from course_lib.attention import kernels\n"
+        "x = torch.zeros(1, 1, 64); c = torch.zeros(1, 16, 1, 64); i = torch.ones(1, dtype=torch.int32)\n"
+        "kernels.paged_attention(x, c, c, i[None] * 0, i)"
+    )
+    assert (
+        "ValueError: a kernel runs on a GPU and the tensors are on cpu: set TRITON_INTERPRET=1" in done.stderr
+    )
+
+
+# -- the shape of a launch ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", range(1, 17))
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+def test_on_turing_a_program_stays_small_and_elsewhere_it_fills_a_tensor_core(group, head_dim):
+    turing = choose_config(group, head_dim, 2, (7, 5))
+    assert turing.group_part * triton.next_power_of_2(head_dim) <= 1024 and turing.tile <= 32
+    assert choose_config(group, head_dim, 2, (8, 0)).group_part == 16
+
+
+def test_splits_fill_a_small_batch_and_leave_a_large_one_alone():
+    assert choose_num_splits(8, 131_072, 64, 132) == 33
+    assert choose_num_splits(132 * 2, 131_072, 64, 132) == 1
+    assert choose_num_splits(1, 512, 64, 132) == 2, "four tiles at least in each"
+    assert choose_num_splits(1, 100, 64, 132) == 1
+
+
+@pytest.mark.slow
+def test_the_kernel_compiles_for_every_gpu_without_spilling(capsys):
+    """No GPU is needed. No shipped configuration spills registers, or wants more shared memory than there is."""
+    done = compiled(
+        "import json; from course_lib.attention.cross_compile import CASES, GPUS, compile_decode\n"
+        "for capability, (gpu, shared) in GPUS.items():\n"
+        "    for group, head_dim, number in CASES:\n"
+        "        r = compile_decode(capability, group=group, head_dim=head_dim, number=number)\n"
+        "        print(json.dumps([gpu, group, head_dim, number, r.registers, r.stack_bytes, r.shared_bytes, shared]))"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    import json
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 6 * 12
+    bad = [row for row in rows if row[5] > 0 or row[6] > row[7]]
+    assert not bad, f"(GPU, group, D, type, registers, stack bytes, shared bytes, limit): {bad}"
+    with capsys.disabled():
+        print(
+            f"\n{len(rows)} kernels compiled, up to {max(r[4] for r in rows)} registers, none spills",
+            flush=True,
+        )
