@@ -237,10 +237,7 @@ class Sequences(RuleBasedStateMachine):
 
     @invariant()
     def counts_equal_references(self):
-        self.pool.check()
-        held = [block for table, _ in self.texts.values() for block in table.block_ids]
-        for block in range(self.pool.num_blocks):
-            assert self.pool.ref_count(block) == held.count(block)
+        self.pool.check(table.block_ids for table, _ in self.texts.values())
 
 
 class Blocks(Sequences):
@@ -347,3 +344,19 @@ TestCachedBlocks = CachedBlocks.TestCase
 TestCollidingBlocks = CollidingBlocks.TestCase
 for case in (TestBlocks, TestCachedBlocks, TestCollidingBlocks):
     case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_leak_and_a_double_free_are_told_apart_by_the_tables_that_are_alive():
+    pool = BlockPool(4, 2)
+    kept, forgotten = BlockTable(pool), BlockTable(pool)
+    kept.append(3)
+    forgotten.append(1)
+    pool.check([kept.block_ids, forgotten.block_ids])
+    pool.check()  # without the tables nothing is seen
+    with pytest.raises(AssertionError, match="block 2 is leaked: its count is 1, 0 live tables hold it"):
+        pool.check([kept.block_ids])
+    pool.free(kept.block_ids[0])
+    with pytest.raises(
+        AssertionError, match="block 0 is freed too often: its count is 0, 1 live tables hold it"
+    ):
+        pool.check([kept.block_ids, forgotten.block_ids])

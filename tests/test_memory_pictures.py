@@ -162,7 +162,7 @@ def test_the_papers_numbers_are_whole():
 def test_the_story_is_told_by_a_sound_pool(block_size):
     for num_moves in range(len(STORY) + 1):
         scene = replay(num_moves, block_size)
-        scene.pool.check()
+        scene.pool.check(table.block_ids for table in scene.tables.values())
         held = [block for table in scene.tables.values() for block in table.block_ids]
         assert len(held) == len(set(held)) == scene.pool.num_blocks - scene.pool.num_free
         assert {name: len(words) for name, words in scene.words.items()} == {

@@ -292,7 +292,7 @@ class Scheduling(RuleBasedStateMachine):
             key: progress.num_held for key, progress in self.scheduler.running.items()
         }
         if self.name == "paged":
-            allocator.pool.check()
+            allocator.pool.check(table.block_ids for table in allocator.tables.values())
 
     def teardown(self):
         """Nobody starves: with nothing new, everything ends."""

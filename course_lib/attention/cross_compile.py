@@ -100,6 +100,7 @@ CASES = [  # (group, head_dim, number): SmolLM2, Llama-3.1-8B, Llama-3.1-70B, MH
 
 
 def main() -> None:
+    """Print the table."""
     print(
         f"{'GPU':8}{'group':>6}{'D':>5}{'':>6}{'heads':>7}{'tile':>6}{'warps':>7}{'registers':>11}{'spilled':>9}{'shared':>9}"
     )

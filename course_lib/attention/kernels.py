@@ -77,7 +77,7 @@ def _decode_kernel(
         is_token = position < last
         # The walk: position -> logical block -> physical block -> slot. int64 before the stride: block 131,072 with
         # 16 slots of 8 heads and 128 numbers begins beyond 2^31.
-        entry = table_ptr + sequence.to(tl.int64) * table_width + position // P
+        entry = table_ptr + sequence * table_width + position // P
         block = tl.load(entry, mask=is_token, other=0).to(tl.int64)
         slot = block * P + position % P  # [TILE]
         place = (slot * NUM_KV_HEADS + kv_head)[:, None] * D + dim[None, :]  # [TILE, DP]

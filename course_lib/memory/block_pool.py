@@ -4,7 +4,8 @@ A block is `block_size` slots of KV cache; a slot holds one token's keys and val
 values: blocks are numbers, and what lies in them is the business of course_lib/serving.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -179,8 +180,13 @@ class BlockPool:
         del self._free[block_id]
         self._ref_counts[block_id] = 1
 
-    def check(self) -> None:
-        """Assert what must always hold: free + used = total, and every record belongs to its block."""
+    def check(self, live: Iterable[Sequence[int]] | None = None) -> None:
+        """Assert what must always hold: free + used = total, and every record belongs to its block.
+
+        Args:
+            live: the block_ids of every table that is alive. Then each block's count must be the number of tables
+                that hold it: a higher one is a leak, a lower one a block that was freed too often.
+        """
         used = {block_id for block_id, count in enumerate(self._ref_counts) if count}
         assert min(self._ref_counts) >= 0, f"a reference count is negative: {self._ref_counts}"
         assert used.isdisjoint(self._free), f"blocks both used and free: {used & set(self._free)}"
@@ -188,6 +194,13 @@ class BlockPool:
         assert set(self._by_hash.values()) == set(self._by_block.values()), "a record is found one way only"
         for block_id, record in self._by_block.items():
             assert record.block_id == block_id and len(record.token_ids) == self.block_size
+        if live is not None:
+            held = Counter(block_id for block_ids in live for block_id in block_ids)
+            for block_id, count in enumerate(self._ref_counts):
+                what = "leaked" if count > held[block_id] else "freed too often"
+                assert count == held[block_id], (
+                    f"block {block_id} is {what}: its count is {count}, {held[block_id]} live tables hold it"
+                )
 
     def __repr__(self) -> str:
         shape = f"{self.num_blocks} blocks of {self.block_size}"
