@@ -1,10 +1,11 @@
-"""The three caches against dense attention, in mixed steps of prompts and single tokens."""
+"""The caches against dense attention, in mixed steps of prompts and single tokens."""
 
 import pytest
 import torch
 
 from course_lib.attention import attention
-from course_lib.serving import ContiguousCache, GrowingCache, NoCache, greedy, greedy_steps
+from course_lib.memory import OutOfBlocks
+from course_lib.serving import ContiguousCache, GrowingCache, NoCache, PagedCache, greedy, greedy_steps
 from course_lib.serving.kv_cache import plan_runs, positions_of
 from course_lib.serving.model import LlamaConfig
 
@@ -42,7 +43,9 @@ STEPS = [{2: 5, 0: 1}, {0: 1, 2: 1}, {1: 4, 2: 1, 0: 3}, {2: 1, 3: 1}, {0: 1, 1:
 
 
 @pytest.mark.parametrize(
-    "make", [GrowingCache, lambda: ContiguousCache(CONFIG, 4, 16)], ids=["growing", "contiguous"]
+    "make",
+    [GrowingCache, lambda: ContiguousCache(CONFIG, 4, 16), lambda: PagedCache(CONFIG, 20, block_size=5)],
+    ids=["growing", "contiguous", "paged"],
 )
 def test_every_mix_of_prompts_and_decodes_equals_dense_attention(make):
     torch.manual_seed(0)
@@ -191,3 +194,73 @@ def test_greedy_feeds_one_token_a_step_after_the_prompt(tiny_model):
 def test_greedy_refuses_what_it_cannot_continue(tiny_model, prompts, max_tokens, said):
     with pytest.raises(ValueError, match=said):
         greedy(tiny_model, prompts, NoCache(), max_tokens)
+
+
+# -- blocks ---------------------------------------------------------------------------------------------------
+
+
+def step(cache, new_tokens, seed):
+    """One step of both layers with random numbers; returns the last layer's output."""
+    make, total = torch.Generator().manual_seed(seed), sum(new_tokens.values())
+    cache.begin_step(new_tokens)
+    for layer in range(2):
+        query = torch.randn(total, 6, 8, generator=make)
+        out = cache.attend(layer, query, *torch.randn(2, total, 2, 8, generator=make))
+    return out
+
+
+def test_a_step_that_needs_more_blocks_than_there_are_changes_nothing():
+    cache = PagedCache(CONFIG, num_blocks=3, block_size=4)
+    step(cache, {0: 4, 1: 3}, seed=0)
+    with pytest.raises(OutOfBlocks, match="needs 2 blocks, 1 free of 3"):
+        cache.begin_step({0: 1, 1: 2, 2: 1} | {1: 1})
+    assert (cache.length(0), cache.length(1), cache.length(2)) == (4, 3, 0) and cache.pool.num_free == 1
+    cache.begin_step({0: 1, 1: 1})
+    assert cache.pool.num_free == 0
+
+
+def test_a_fork_shares_blocks_and_continues_as_if_it_had_its_own():
+    cache, alone = PagedCache(CONFIG, 12, block_size=4), GrowingCache()
+    for each in (cache, alone):
+        step(each, {0: 6}, seed=0)
+    cache.fork(0, 1)
+    assert cache.pool.num_free == 10 and cache.num_bytes_used == 6 * 2 * 2 * 2 * 8 * 4
+    for key in (alone.keys, alone.values):  # a copy of sequence 0, the slow way
+        for layer in range(2):
+            key[1, layer] = key[0, layer].clone()
+    alone.lengths[1] = 6
+    for seed, new_tokens in enumerate([{0: 1, 1: 1}, {1: 3}, {0: 2, 1: 1}], start=1):
+        torch.testing.assert_close(step(cache, new_tokens, seed), step(alone, new_tokens, seed))
+    assert cache.tables[0].block_ids[0] == cache.tables[1].block_ids[0], "the full block stays shared"
+
+
+def test_of_two_forks_that_write_in_one_step_only_one_is_copied():
+    cache = PagedCache(CONFIG, num_blocks=2, block_size=4)
+    step(cache, {0: 3}, seed=0)
+    cache.fork(0, 1)
+    cache.begin_step({0: 1, 1: 1})  # one free block is enough
+    assert sorted(table.block_ids for table in cache.tables.values()) == [[0], [1]]
+
+
+def test_forks_need_a_parent_and_a_name_of_their_own():
+    cache = PagedCache(CONFIG, num_blocks=2, block_size=4)
+    cache.begin_step({0: 1})
+    for parent, child in [(7, 1), (0, 0)]:
+        with pytest.raises(ValueError, match=f"cannot fork {parent} into {child}"):
+            cache.fork(parent, child)
+
+
+def test_blocks_of_a_freed_sequence_serve_others_and_are_not_cleared():
+    cache = PagedCache(CONFIG, num_blocks=2, block_size=4)
+    step(cache, {0: 8}, seed=0)
+    cache.keys.fill_(torch.nan)  # what the first request leaves
+    cache.values.fill_(torch.nan)
+    cache.free(0)
+    assert cache.num_bytes_used == 0 and cache.pool.num_free == 2
+    assert not step(cache, {5: 3}, seed=1).isnan().any()
+    cache.free(9)  # nobody
+
+
+def test_paged_bytes_are_those_of_the_pool():
+    cache = PagedCache(CONFIG, num_blocks=3, block_size=4)
+    assert cache.num_bytes == 2 * 2 * 12 * 2 * 8 * 4

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from conftest import write_checkpoint
-from course_lib.serving import ContiguousCache, GrowingCache, NoCache, chat_prompt, greedy, load_model
+from course_lib.serving import (
+    ContiguousCache,
+    GrowingCache,
+    NoCache,
+    PagedCache,
+    chat_prompt,
+    greedy,
+    load_model,
+)
 from course_lib.serving.weights import ensure_default_checkpoint
 
 RAGGED = [[5, 9, 2, 30], [7], [11, 3, 96, 4, 8, 1, 0, 55, 60], [40, 41]]
@@ -31,7 +39,13 @@ def our_logits(model, sequences):
 
 
 def make_caches(config, num_sequences, max_len):
-    return [NoCache(), GrowingCache(), ContiguousCache(config, num_sequences, max_len)]
+    slots = num_sequences * max_len
+    return [
+        NoCache(),
+        GrowingCache(),
+        ContiguousCache(config, num_sequences, max_len),
+        PagedCache(config, slots // 4 + num_sequences, block_size=4),
+    ]
 
 
 def assert_same_tokens_or_tie(hf_model, prompt, ours, theirs):

@@ -7,6 +7,7 @@ Source: Kwon et al. (SOSP 2023), section 4.1. The layout is the one that vLLM an
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -110,29 +111,8 @@ def paged_attention(
     """
     check_paged(query, key_cache, value_cache, block_tables, context_lens, query_start_loc)
     check_values(key_cache, block_tables, context_lens, query_start_loc, len(query))
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if query_start_loc is None:
-        query_lens = torch.ones_like(context_lens)
-    else:
-        query_lens = query_start_loc.diff()
-    out, lse = _empty_result(query)
-    single = query_lens == 1
-    if single.any():
-        starts = (
-            torch.arange(len(single), device=query.device)
-            if query_start_loc is None
-            else query_start_loc[:-1]
-        )
-        rows = starts[single].long()
-        out[rows], lse[rows] = _decode(
-            query[rows], key_cache, value_cache, block_tables[single], context_lens[single], scale
-        )
-    for sequence in torch.nonzero(query_lens > 1).flatten().tolist():
-        rows = slice(int(query_start_loc[sequence]), int(query_start_loc[sequence + 1]))
-        out[rows], lse[rows] = _prefill(
-            query[rows], key_cache, value_cache, block_tables[sequence], int(context_lens[sequence]), scale
-        )
-    out = out.to(query.dtype)
+    plan = plan_gather(block_tables, context_lens, key_cache.shape[1], query_start_loc)
+    out, lse = attend_gathered(query, key_cache, value_cache, plan, scale)
     return (out, lse) if return_lse else out
 
 
@@ -150,57 +130,97 @@ def slots_of(block_table: torch.Tensor, num_tokens: int, block_size: int) -> tor
     return block_table[position // block_size].long() * block_size + position % block_size
 
 
-def _decode(
+@dataclass(frozen=True)
+class Gather:
+    """Which slots a step reads. The same for all layers of a model, so it is made once a step.
+
+    Sequences with one query are gathered together, padded to the longest; the others one by one.
+    """
+
+    rows: torch.Tensor  # [B1] int64, the single queries' rows
+    slots: (
+        torch.Tensor
+    )  # [B1, S] int64; behind its end a sequence repeats its first slot, so nothing stale is read
+    seen: torch.Tensor  # [B1, S] bool
+    prefills: list[tuple[slice, torch.Tensor]]  # (rows of the queries, [S] int64 slots of the context)
+
+
+def plan_gather(
+    block_tables: torch.Tensor,
+    context_lens: torch.Tensor,
+    block_size: int,
+    query_start_loc: torch.Tensor | None = None,
+) -> Gather:
+    """Which slots a step reads; arguments as in `paged_attention`, with a block_size, and unchecked."""
+    device, num_seqs = block_tables.device, len(context_lens)
+    starts = list(range(num_seqs + 1)) if query_start_loc is None else query_start_loc.tolist()
+    contexts = context_lens.tolist()
+    single = [b for b in range(num_seqs) if starts[b + 1] - starts[b] == 1]
+    chosen = torch.tensor(single, dtype=torch.int64, device=device)
+    position = torch.arange(max((contexts[b] for b in single), default=0), device=device)
+    seen = position < context_lens[chosen, None]  # [B1, S]
+    position = torch.where(seen, position, 0)
+    blocks = block_tables[chosen].gather(1, position // block_size) if len(position) and single else position
+    blocks = torch.where(
+        context_lens[chosen, None] > 0, blocks, 0
+    )  # the table of an empty context is not read
+    slots = blocks.long() * block_size + position % block_size
+    prefills = [
+        (slice(starts[b], starts[b + 1]), slots_of(block_tables[b], contexts[b], block_size))
+        for b in range(num_seqs)
+        if starts[b + 1] - starts[b] > 1
+    ]
+    rows = torch.tensor([starts[b] for b in single], dtype=torch.int64, device=device)
+    return Gather(rows, slots, seen, prefills)
+
+
+def attend_gathered(
     query: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
-    block_tables: torch.Tensor,
-    context_lens: torch.Tensor,
-    scale: float,
+    plan: Gather,
+    scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One query a sequence, all sequences at once: gather every context, padded to the longest, and attend."""
+    """`paged_attention` over slots that are known: (out [T, Hq, D], lse [T, Hq])."""
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    out, lse = _empty_result(query)
+    if plan.slots.numel():
+        out[plan.rows], lse[plan.rows] = _decode(query[plan.rows], key_cache, value_cache, plan, scale)
+    for rows, slots in plan.prefills:
+        out[rows], lse[rows] = _prefill(query[rows], key_cache, value_cache, slots, scale)
+    return out.to(query.dtype), lse
+
+
+def _decode(
+    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, plan: Gather, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One query a sequence, all sequences at once: gather every context, and attend to what is seen of it."""
     num_seqs, num_query_heads, head_dim = query.shape
-    block_size, num_kv_heads = key_cache.shape[1:3]
-    longest = int(context_lens.max())
-    if longest == 0:
-        return _empty_result(query)
-    position = torch.arange(longest, device=query.device)
-    seen = position < context_lens[:, None]  # [B, S]
-    # Behind its end a sequence repeats its first token, which is masked: nothing stale is ever read. (0 x NaN is NaN.)
-    position = torch.where(seen, position, 0)  # [B, S]
-    blocks = block_tables.gather(1, position // block_size)
-    slots = torch.where(context_lens[:, None] > 0, blocks, 0).long() * block_size + position % block_size
-    group, work = num_query_heads // num_kv_heads, _work_dtype(query)
-    keys = key_cache.flatten(0, 1)[slots].to(work).permute(0, 2, 3, 1)  # [B, Hkv, D, S]
-    values = value_cache.flatten(0, 1)[slots].to(work).transpose(1, 2)  # [B, Hkv, S, D]
-    grouped = query.to(work).view(num_seqs, num_kv_heads, group, head_dim)  # [B, Hkv, Hq / Hkv, D]
-    scores = (grouped @ keys * scale).masked_fill(~seen[:, None, None], -torch.inf)  # [B, Hkv, Hq / Hkv, S]
+    num_kv_heads, work = key_cache.shape[2], _work_dtype(query)
+    keys = key_cache.flatten(0, 1)[plan.slots].to(work).permute(0, 2, 3, 1)  # [B, Hkv, D, S]
+    values = value_cache.flatten(0, 1)[plan.slots].to(work).transpose(1, 2)  # [B, Hkv, S, D]
+    grouped = query.to(work).view(num_seqs, num_kv_heads, -1, head_dim)  # [B, Hkv, Hq / Hkv, D]
+    scores = (grouped @ keys * scale).masked_fill(
+        ~plan.seen[:, None, None], -torch.inf
+    )  # [B, Hkv, Hq / Hkv, S]
     lse = scores.logsumexp(dim=-1)
     weights = torch.exp(scores - torch.where(lse == -torch.inf, 0, lse)[..., None])
-    nothing = (context_lens == 0)[
-        :, None, None
-    ]  # block 0 stood in for theirs: whatever it holds must not come out
-    out = (weights @ values).reshape(num_seqs, num_query_heads, head_dim).masked_fill(nothing, 0.0)
-    return out, lse.reshape(num_seqs, num_query_heads).masked_fill(nothing[..., 0], -torch.inf)
+    out = (weights @ values).reshape(query.shape)
+    nothing = ~plan.seen.any(dim=1)  # an empty context has some slot stand in for it, which may hold anything
+    out, lse = out.masked_fill(nothing[:, None, None], 0.0), lse.reshape(num_seqs, num_query_heads)
+    return out, lse.masked_fill(nothing[:, None], -torch.inf)
 
 
 def _prefill(
-    query: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor,
-    block_table: torch.Tensor,
-    context_len: int,
-    scale: float,
+    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, slots: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Several queries of one sequence, its last positions: gather its context once, and attend causally."""
-    num_tokens, num_query_heads, head_dim = query.shape
-    block_size, num_kv_heads = key_cache.shape[1:3]
-    slots = slots_of(block_table, context_len, block_size)
-    group, work = num_query_heads // num_kv_heads, _work_dtype(query)
+    num_tokens, _, head_dim = query.shape
+    context_len, num_kv_heads, work = len(slots), key_cache.shape[2], _work_dtype(query)
     keys = key_cache.flatten(0, 1)[slots].to(work).permute(1, 2, 0)[:, None]  # [Hkv, 1, D, S]
     values = value_cache.flatten(0, 1)[slots].to(work).transpose(0, 1)[:, None]  # [Hkv, 1, S, D]
     grouped = (
-        query.to(work).view(num_tokens, num_kv_heads, group, head_dim).permute(1, 2, 0, 3)
+        query.to(work).view(num_tokens, num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
     )  # [Hkv, G, T, D]
     last_seen = torch.arange(context_len - num_tokens, context_len, device=query.device)  # [T]
     future = torch.arange(context_len, device=query.device) > last_seen[:, None]  # [T, S]

@@ -63,20 +63,28 @@ class BlockTable:
         copies = self.extend(num_tokens)
         return Appended([self.slot(position) for position in range(old_len, self.num_tokens)], copies)
 
+    def blocks_needed(self, num_tokens: int) -> int:
+        """Free blocks that an append of so many tokens would take."""
+        positive_int("num_tokens", num_tokens)
+        new_len = self.num_tokens + num_tokens
+        return -(-new_len // self.pool.block_size) - len(self.block_ids) + self.must_copy()
+
+    def must_copy(self) -> bool:
+        """Whether the next append copies the last block first: it is partly filled, and another sequence uses it,
+        too."""
+        return self.num_tokens % self.pool.block_size > 0 and self.pool.ref_count(self.block_ids[-1]) > 1
+
     def extend(self, num_tokens: int) -> list[tuple[int, int]]:
         """`append` for those who ask for the slots later, or never: returns the copies alone.
 
         The last block is copied first if it is partly filled and another sequence uses it, too
         (copy-on-write). Full blocks are never written again, so they stay shared.
         """
-        positive_int("num_tokens", num_tokens)
-        size, old_len, new_len = self.pool.block_size, self.num_tokens, self.num_tokens + num_tokens
-        must_copy = old_len % size > 0 and self.pool.ref_count(self.block_ids[-1]) > 1
-        needed = -(-new_len // size) - len(self.block_ids) + must_copy
+        needed = self.blocks_needed(num_tokens)
         if needed > self.pool.num_free:
             raise OutOfBlocks(needed, self.pool.num_free, self.pool.num_blocks)
-        copies = []
-        if must_copy:
+        size, new_len, copies = self.pool.block_size, self.num_tokens + num_tokens, []
+        if self.must_copy():
             shared, self.block_ids[-1] = self.block_ids[-1], self.pool.allocate()
             self.pool.free(shared)
             copies.append((shared, self.block_ids[-1]))

@@ -1,6 +1,6 @@
 """A real LLM answering requests. Shapes use the legend of course_lib/attention."""
 
-from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache
+from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache, PagedCache
 from course_lib.serving.model import LlamaConfig, LlamaModel
 from course_lib.serving.static_batch import greedy, greedy_steps
 from course_lib.serving.weights import WeightsError, chat_prompt, load_model
@@ -11,6 +11,7 @@ __all__ = [
     "LlamaConfig",
     "LlamaModel",
     "NoCache",
+    "PagedCache",
     "WeightsError",
     "chat_prompt",
     "greedy",

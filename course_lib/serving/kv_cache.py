@@ -1,4 +1,4 @@
-"""Where keys and values are kept between two tokens: not at all, in growing tensors, in fixed slabs.
+"""Where keys and values are kept between two tokens: not at all, in growing tensors, in fixed slabs, in blocks.
 
 Every cache answers the same three calls, and the model sees only the last:
 
@@ -12,11 +12,14 @@ whole prompt (prefill) and a single token (decode) are the same thing with diffe
 Shapes use the legend of course_lib/attention. `S` is the longest context in the step.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from course_lib.attention.paged import Gather, attend_gathered, copy_blocks, plan_gather
+from course_lib.memory import BlockPool, BlockTable, OutOfBlocks
 from course_lib.serving.model import LlamaConfig
 
 
@@ -311,3 +314,135 @@ class ContiguousCache:
     def num_bytes_used(self) -> int:
         """Bytes that hold a token's keys and values now."""
         return self.num_bytes * sum(self.lengths.values()) // (self.num_sequences * self.max_len)
+
+
+class PagedCache:
+    """Blocks on demand, anywhere in one pool: each sequence has a block table, and owns no more than its tokens need.
+
+    Here memory/ and attention/ meet. Tables and slots are made once a step, as integers; each layer then writes by
+    slot and reads by table.
+
+    Args:
+        config: of the model that will attend.
+        num_blocks, block_size: of the pool; a block holds `block_size` tokens in every layer.
+        dtype, device: of keys and values.
+
+    Raises:
+        OutOfBlocks: from `begin_step`, when the step needs more blocks than are free. Nothing is changed then.
+
+    Example:
+        >>> cache = PagedCache(config, num_blocks=64)                        # doctest: +SKIP
+        >>> cache.begin_step({0: 5, 3: 1})                                   # doctest: +SKIP
+        tensor([0, 1, 2, 3, 4, 0])
+        >>> cache.tables[0].block_ids, cache.tables[3].block_ids             # doctest: +SKIP
+        ([0], [1])
+
+    Source: Kwon et al. (SOSP 2023), section 4.
+    """
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        num_blocks: int,
+        block_size: int = 16,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        self.pool = BlockPool(num_blocks, block_size)
+        shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        self.keys = torch.empty(
+            shape, dtype=dtype, device=device
+        )  # [L, N, P, Hkv, D], never read before it is written
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.tables: dict[int, BlockTable] = {}
+        self.slot_mapping = torch.empty(0, dtype=torch.int64)  # of the step: where each new token goes
+        self.gather: Gather | None = None  # of the step: which slots are read
+
+    def length(self, sequence: int) -> int:
+        return self.tables[sequence].num_tokens if sequence in self.tables else 0
+
+    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor:
+        """Announce the step, and take the blocks that it needs; returns the positions of its tokens, [T] int64."""
+        runs = plan_runs(new_tokens, {sequence: table.num_tokens for sequence, table in self.tables.items()})
+        tables = {run.sequence: self.tables.get(run.sequence) or BlockTable(self.pool) for run in runs}
+        needed = sum(table.blocks_needed(new_tokens[sequence]) for sequence, table in tables.items())
+        # Forks that all write into one shared block in this step: the last of them has it for itself by then.
+        copied = Counter(table.block_ids[-1] for table in tables.values() if table.must_copy())
+        needed -= sum(count == self.pool.ref_count(block) for block, count in copied.items())
+        if needed > self.pool.num_free:
+            raise OutOfBlocks(needed, self.pool.num_free, self.pool.num_blocks)
+        slots: list[int] = []
+        for sequence, table in tables.items():
+            appended = table.append(new_tokens[sequence])
+            slots += appended.slots
+            for layer in range(len(self.keys)):
+                copy_blocks(self.keys[layer], self.values[layer], appended.copies)
+        self.tables |= tables
+        device = self.keys.device
+        self.slot_mapping = torch.tensor(slots, device=device)
+        block_tables, context_lens = block_table_tensors(list(tables.values()), device)
+        starts = torch.tensor([0, *(run.stop for run in runs)], dtype=torch.int32, device=device)
+        self.gather = plan_gather(block_tables, context_lens, self.pool.block_size, starts)
+        return positions_of(runs)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Write the new keys and values into their slots, then attend through the block tables."""
+        keys, values = self.keys[layer], self.values[layer]  # [N, P, Hkv, D]
+        keys.flatten(0, 1)[self.slot_mapping] = key
+        values.flatten(0, 1)[self.slot_mapping] = value
+        return attend_gathered(query, keys, values, self.gather)[0]
+
+    def fork(self, parent: int, child: int) -> None:
+        """A second sequence with the parent's tokens: it shares every block until one of the two writes.
+
+        Raises:
+            ValueError: no such parent, or a child that is there already.
+        """
+        if parent not in self.tables or child in self.tables:
+            raise ValueError(f"cannot fork {parent} into {child}: there are {sorted(self.tables)}")
+        self.tables[child] = self.tables[parent].fork()
+
+    def free(self, sequence: int) -> None:
+        """Give the sequence's blocks back. What lies in them stays, and is not read by anybody else."""
+        if sequence in self.tables:
+            self.tables.pop(sequence).free()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the whole pool, used or not."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    @property
+    def num_bytes_used(self) -> int:
+        """Bytes of the slots that hold a token now; a slot that sequences share counts once."""
+        taken = {
+            table.block_ids[position // self.pool.block_size] * self.pool.block_size
+            + position % self.pool.block_size
+            for table in self.tables.values()
+            for position in range(table.num_tokens)
+        }
+        return self.num_bytes * len(taken) // (self.pool.num_blocks * self.pool.block_size)
+
+
+def block_table_tensors(
+    tables: list[BlockTable], device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Block tables as a kernel takes them: ([B, M] int32, filled up with -1; [B] int32 context_lens).
+
+    Example:
+        >>> pool = BlockPool(num_blocks=4, block_size=2)
+        >>> one, two = BlockTable(pool), BlockTable(pool)
+        >>> one.append(3), two.append(1)
+        (Appended(slots=[0, 1, 2], copies=[]), Appended(slots=[4], copies=[]))
+        >>> block_table_tensors([one, two])
+        (tensor([[ 0,  1],
+                [ 2, -1]], dtype=torch.int32), tensor([3, 1], dtype=torch.int32))
+    """
+    width = max(len(table.block_ids) for table in tables)
+    rows = [table.block_ids + [-1] * (width - len(table.block_ids)) for table in tables]
+    lens = [table.num_tokens for table in tables]
+    return (
+        torch.tensor(rows, dtype=torch.int32, device=device),
+        torch.tensor(lens, dtype=torch.int32, device=device),
+    )
