@@ -79,7 +79,7 @@ def test_the_waste_of_a_sequence_in_bytes():
 
 
 def test_half_a_block_each(runs):
-    says("03_block_tables", "35 × 7.5 of 15,728 slots is 1.7%", "The external 1.4% are free blocks")
+    says("03_block_tables", "35 × 7.5 of 15,728 slots is 1.7%", "The external 1.4% are free blocks, mostly the watermark")
     assert round(100 * 35 * 7.5 / 15_728, 1) == 1.7 and round(runs["paged"].mean_running) == 35
     assert round(100 * runs["paged"].shares["external"], 1) == 1.4
 
