@@ -1,6 +1,7 @@
 """Regions against a map of single slots, allocators against their own extents, the paper's small numbers exactly."""
 
 import copy
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -118,12 +119,12 @@ def test_the_four_counts_are_those_of_the_region_and_add_up(name, steps, num_slo
     tokens, requests = {}, {}
     for number, (what, value, request) in enumerate(steps):
         held = sorted(tokens)
-        before = allocator.counts()
+        before = allocator.counts(), allocator.extents()
         if what == "admit":
             if allocator.admit(number, request, request.prompt_len):
                 tokens[number], requests[number] = request.prompt_len, request
             else:
-                assert allocator.counts() == before, "a refusal changes nothing"
+                assert (allocator.counts(), allocator.extents()) == before, "a refusal changes nothing"
         elif held:
             key = held[value % len(held)]
             if what == "release" or tokens[key] == requests[key].total_len:
@@ -134,7 +135,7 @@ def test_the_four_counts_are_those_of_the_region_and_add_up(name, steps, num_slo
                     allocator.grow(key)
                     tokens[key] += 1
                 except OutOfBlocks:
-                    assert allocator.counts() == before, "all or nothing"
+                    assert (allocator.counts(), allocator.extents()) == before, "all or nothing"
         check_extents(allocator, tokens, requests)
     for key in list(tokens):
         allocator.release(key)
@@ -242,12 +243,12 @@ def test_best_fit_holds_what_a_buddy_allocator_cannot():
 
 @pytest.mark.parametrize("name", ALLOCATORS)
 @given(
-    requests=st.lists(st.tuples(REQUESTS, st.integers(0, 29)), max_size=6),
-    num_slots=st.integers(70, 200),
+    requests=st.lists(st.tuples(REQUESTS, st.integers(0, 29)), max_size=8),
+    num_slots=st.one_of(st.integers(70, 90), st.integers(70, 200)),
     block_size=st.sampled_from([1, 3, 4, 16]),
     limit=st.integers(1, 40),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_growing_all_at_once_is_growing_step_by_step(name, requests, num_slots, block_size, limit):
     allocator = make_allocator(name, num_slots, max_len=60, block_size=block_size)
     to_go = [limit]
@@ -278,6 +279,15 @@ def test_growing_all_at_once_is_growing_step_by_step(name, requests, num_slots, 
         assert kinds(allocator) == kinds(slow)
 
 
+def test_steps_with_room_begin_with_the_slots_already_held():
+    paged = PagedAllocator(num_slots=5 * 4, block_size=4, watermark=0.0)
+    paged.admit(0, Request(0.0, 5, 15), 5)  # three slots left in its second block
+    paged.admit(1, Request(0.0, 8, 12), 8)  # none left in its second
+    assert [paged.steps_with_room(limit) for limit in (1, 3, 4, 12)] == [1, 3, 3, 3], "one free block, for 1"
+    paged.release(0)
+    assert paged.steps_with_room(12) == 12
+
+
 def kinds(allocator):
     """How many slots of each kind each request has: blocks may be handed out in another order."""
     found = {}
@@ -301,6 +311,8 @@ def kinds(allocator):
         (lambda: PagedAllocator(8, 16), "a block of 16 slots is larger than the region of 8"),
         (lambda: PagedAllocator(64, 16, watermark=1.0), "watermark must be .* got 1.0"),
         (lambda: PagedAllocator(64, 16, watermark=-0.1), "watermark must be .* got -0.1"),
+        (lambda: PagedAllocator(64, 16, watermark="1%"), "watermark must be .* got '1%'"),
+        (lambda: PagedAllocator(64, 16, watermark=math.nan), "watermark must be .* got nan"),
         (
             lambda: make_allocator("reserve_max", 100, max_len=20).asks_for(Request(0.0, 15, 6)),
             "21 tokens is longer",

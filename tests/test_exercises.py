@@ -8,6 +8,7 @@ import time
 import numpy as np
 import planted_02
 import planted_03
+import planted_04
 import pytest
 import torch
 
@@ -60,6 +61,7 @@ ALSO_RIGHT = {
     "requests_that_fit": [requests_that_fit_by_counting],
     **planted_02.ALSO_RIGHT,
     **planted_03.ALSO_RIGHT,
+    **planted_04.ALSO_RIGHT,
 }
 
 # -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
@@ -245,6 +247,7 @@ WRONG = [
     ("requests_that_fit", lambda gpu, w, kv, n: max(0, gpu - w) / (kv * n), "an int is expected, not float"),
     *planted_02.WRONG,
     *planted_03.WRONG,
+    *planted_04.WRONG,
 ]
 
 
@@ -308,7 +311,7 @@ def test_the_last_hint_is_a_solution(exercise):
     body = "\n".join(f"    {line}" for line in exercise.hints[2].splitlines())
     from course_lib.attention import attention
 
-    scope = {"attention": attention}
+    scope = {"attention": attention, "torch": torch}
     exec(f"def answer({', '.join(names)}):\n{body}", scope)
     assert judge(exercise, scope["answer"]) == "passed"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from paged_cases import hold_against_fp64, make_problem, same_bits
 
 from course_lib.attention import copy_blocks, paged_attention, paged_attention_blockwise, write_kv
-from course_lib.attention.paged import slots_of
+from course_lib.attention.paged import attend_gathered, plan_gather, slots_of
 from course_lib.memory import BlockPool, BlockTable
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -85,6 +85,14 @@ def test_no_sequences_and_tables_without_entries_are_no_error(width, function):
 def test_a_scale_that_is_given_replaces_the_default(scale, function, device):
     """0 is a scale, too: all tokens weigh the same."""
     hold_against_fp64(function, make_problem(2, [17, 40, 1], 6, 2, 16, 16, device=device, scale=scale))
+
+
+@BOTH
+def test_scores_far_below_any_number_that_could_stand_for_minus_infinity(function):
+    """A mask of -1e4 or -1e9 instead of -inf would win against them."""
+    problem = make_problem(2, [1, 40, 2, 17], 6, 2, 16, 16, torch.float64, scale=-1e12)
+    assert (problem.expected()[1][0] < -1e10).any()
+    hold_against_fp64(function, problem)
 
 
 @BOTH
@@ -205,6 +213,32 @@ def test_one_query_each_with_and_without_query_start_loc_is_the_same():
         strict=True,
     ):
         assert same_bits(ours, right)
+
+
+def test_a_plan_made_once_serves_every_layer():
+    lens, news = (list(numbers) for numbers in zip(*mixed_batch(8), strict=True))
+    first, second = (make_problem(5, lens, 6, 2, 16, 8, query_lens=news, loud=loud) for loud in (1.0, 3.0))
+    plan = plan_gather(first.block_tables, first.context_lens, 8, first.query_start_loc)
+    caches = second.key_cache * 2, second.value_cache - 1
+    right = paged_attention(
+        second.query,
+        *caches,
+        second.block_tables,
+        second.context_lens,
+        query_start_loc=second.query_start_loc,
+        scale=0.4,
+        return_lse=True,
+    )
+    ours = attend_gathered(second.query, *caches, plan, scale=0.4)
+    assert all(same_bits(*pair) for pair in zip(ours, right, strict=True))
+
+
+def test_slots_beyond_two_to_the_31_do_not_wrap():
+    """Block 2^30 of 16 slots begins at slot 2^34. Block ids are int32, slots must not be."""
+    table, wanted = int32([2**30, 2**31 - 1]), [*range(2**34, 2**34 + 16), 2**35 - 16]
+    assert slots_of(table, 17, 16).tolist() == wanted
+    plan = plan_gather(table[None].repeat(2, 1), int32([17, 17]), 16, int32([0, 1, 3]))
+    assert plan.slots.tolist() == [wanted] and plan.prefills[0][1].tolist() == wanted
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Figures that stand in the prose of notebooks 02 and 03 and in no output there: each is computed here."""
+"""Figures that stand in the prose of notebooks 02 to 04 and in no output there: each is computed here."""
 
 import statistics
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from course_lib.memory import ALLOCATORS, alpaca_like, sharegpt_like, simulate
+from course_lib.serving import greedy
 from course_lib.teaching import paper, presets
 from course_lib.teaching.exercises.lesson_02 import max_batch, slab_utilisation
+from course_lib.teaching.explorers.attention import Recorder
 
 LESSONS = Path(__file__).parent.parent / "lessons"
 CHATS = sharegpt_like(n=2000, rate=paper.SHAREGPT_RATE, seed=1)
@@ -79,7 +81,11 @@ def test_the_waste_of_a_sequence_in_bytes():
 
 
 def test_half_a_block_each(runs):
-    says("03_block_tables", "35 × 7.5 of 15,728 slots is 1.7%", "The external 1.4% are free blocks, mostly the watermark")
+    says(
+        "03_block_tables",
+        "35 × 7.5 of 15,728 slots is 1.7%",
+        "The external 1.4% are free blocks, mostly the watermark",
+    )
     assert round(100 * 35 * 7.5 / 15_728, 1) == 1.7 and round(runs["paged"].mean_running) == 35
     assert round(100 * runs["paged"].shares["external"], 1) == 1.4
 
@@ -109,3 +115,16 @@ def test_preemptions_depend_on_the_seed():
         run = simulate(chats, "paged", num_slots=paper.NUM_SLOTS, watermark=0.0)
         per_hundred.append(round(100 * run.num_preemptions / 2000))
     assert (min(per_hundred), max(per_hundred)) == (10, 56)
+
+
+def test_the_first_token_takes_the_largest_weight_in_more_than_half_of_the_heads(real):
+    says("04_paged_attention", "In more than half of the 270 heads (30 layers × 9)")
+    model, tokenizer = real
+    prompts = ["The capital of France is", "Once upon a time, there was a", "Two plus two is"]
+    cache = Recorder(model.config, num_blocks=12, block_size=8)
+    greedy(model, [tokenizer.encode(prompt).ids for prompt in prompts], cache, 14)
+    heads = [(layer, head) for layer in range(30) for head in range(9)]
+    for sequence in range(3):
+        last = cache.length(sequence) - 1
+        tops = [int(cache.weights(layer, head, sequence, last).argmax()) for layer, head in heads]
+        assert tops.count(0) > 135, f"sequence {sequence}: {tops.count(0)} of 270"

@@ -145,6 +145,17 @@ def test_abort_frees_what_runs_and_forgets_what_waits():
         scheduler.abort(2)
 
 
+def test_a_shared_block_is_copied_before_it_is_written():
+    scheduler = paged(8)
+    add(scheduler, (6, 3))
+    run(scheduler, 1)
+    table = scheduler.allocator.tables[0]
+    twin = table.fork()
+    (step, _), *_ = run(scheduler, 1)
+    assert step.copies == [(twin.block_ids[-1], table.block_ids[-1])]
+    assert twin.block_ids[-1] != table.block_ids[-1] and twin.block_ids[0] == table.block_ids[0]
+
+
 def test_an_abort_between_schedule_and_complete_does_no_harm():
     scheduler = paged(8)
     add(scheduler, (4, 3), (4, 3))
@@ -192,25 +203,26 @@ class Scheduling(RuleBasedStateMachine):
     """Random requests on a small memory. The machine keeps its own account of what must hold."""
 
     @initialize(
-        name=st.sampled_from(ALLOCATORS),
-        num_slots=st.integers(40, 120),
+        name=st.sampled_from([*ALLOCATORS, "paged", "paged"]),  # only paging preempts
+        num_slots=st.integers(40, 64),
         block_size=st.sampled_from([1, 4, 7]),
         watermark=st.sampled_from([0.0, 0.1]),
-        max_num_seqs=st.sampled_from([1, 3, math.inf]),
-        max_num_batched_tokens=st.sampled_from([1, 8, 30, math.inf]),
+        max_num_seqs=st.sampled_from([math.inf, 3, 1]),
+        max_num_batched_tokens=st.sampled_from([math.inf, 30, 8, 1]),
     )
     def begin(self, name, num_slots, block_size, watermark, **limits):
         allocator = make_allocator(name, num_slots, max_len=30, block_size=block_size, watermark=watermark)
         self.scheduler, self.name = Scheduler(allocator, **limits), name
         self.requests, self.made, self.num_computed, self.next_key = {}, {}, {}, 0
 
-    @rule(prompt_len=st.integers(1, 20), output_len=st.integers(1, 10))
-    def add(self, prompt_len, output_len):
-        request = Request(0.0, prompt_len, output_len)
-        self.scheduler.add(self.next_key, request)
-        self.requests[self.next_key], self.made[self.next_key] = request, 0
-        self.num_computed[self.next_key] = 0
-        self.next_key += 1
+    @rule(lengths=st.lists(st.tuples(st.integers(1, 10), st.integers(1, 20)), min_size=1, max_size=5))
+    def add(self, lengths):
+        for prompt_len, output_len in lengths:
+            request = Request(0.0, prompt_len, output_len)
+            self.scheduler.add(self.next_key, request)
+            self.requests[self.next_key], self.made[self.next_key] = request, 0
+            self.num_computed[self.next_key] = 0
+            self.next_key += 1
 
     @rule()
     def step(self):
@@ -236,7 +248,7 @@ class Scheduling(RuleBasedStateMachine):
                 del self.requests[key]
         self.last_step = step
 
-    @rule(limit=st.integers(1, 8))
+    @rule(limit=st.integers(1, 20))
     @precondition(lambda self: hasattr(self, "last_step") and self.scheduler.running)
     def skip(self, limit):
         """Some quiet steps at once are these steps one by one."""

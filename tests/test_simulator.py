@@ -119,24 +119,46 @@ def can_run(request, name, num_slots, max_len, block_size):
     return 2 ** math.ceil(math.log2(plan(name, request, max_len))) <= 2 ** int(math.log2(num_slots))
 
 
-TIMES = st.one_of(st.integers(0, 40).map(lambda number: number * 0.5), st.floats(0, 20))
-WORKLOADS = st.lists(st.builds(Request, TIMES, st.integers(1, 25), st.integers(1, 25)), max_size=12)
+STEP_SECONDS = (
+    0.5,
+    0.1,
+    0.3,
+)  # tenths are no sums of powers of two: their steps begin where rounding puts them
+
+
+@st.composite
+def crowds(draw):
+    """(requests, step_seconds). Most come within a few steps, so that memory is short, and many exactly when a step
+    begins."""
+    step = draw(st.sampled_from(STEP_SECONDS))
+    times = st.one_of(
+        st.integers(0, 6).map(lambda number: number * step),
+        st.integers(0, 60).map(lambda number: number * step),
+        st.floats(0, 40 * step),
+    )
+    request = st.builds(Request, times, st.integers(1, 20), st.integers(1, 30))
+    return draw(st.lists(request, min_size=draw(st.sampled_from([0, 4, 8])), max_size=14)), step
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)
 @given(
-    requests=WORKLOADS,
-    num_slots=st.integers(16, 110),
-    max_len=st.integers(10, 50),
+    crowd=crowds(),
+    num_slots=st.one_of(st.integers(64, 90), st.integers(16, 150)),
+    max_len=st.one_of(st.just(50), st.integers(10, 50)),
     block_size=st.sampled_from([1, 4, 5, 16]),
     watermark=st.sampled_from([0.0, 0.01, 0.15]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_jumping_from_event_to_event_is_going_step_by_step(
-    name, requests, num_slots, max_len, block_size, watermark
+    name, crowd, num_slots, max_len, block_size, watermark
 ):
+    requests, step_seconds = crowd
     options = dict(
-        num_slots=num_slots, max_len=max_len, block_size=block_size, step_seconds=0.5, watermark=watermark
+        num_slots=num_slots,
+        max_len=max_len,
+        block_size=block_size,
+        step_seconds=step_seconds,
+        watermark=watermark,
     )
     fast = simulate(requests, name, **options)
     shares, mean_running, num_preemptions, num_steps = slow_simulation(requests, name, **options)
@@ -183,6 +205,19 @@ def test_while_a_stretch_is_held_the_allocator_shows_its_last_step():
         assert (len(scheduler.running), len(scheduler.waiting)) == (stretch.num_running, stretch.num_waiting)
 
 
+def test_one_request_alone_by_hand():
+    """Blocks of four. Its three steps hold 4, 5 and 6 tokens in one, two and two blocks; it ends at 7 tokens."""
+    run = simulate([Request(0.0, 4, 3)], "paged", num_slots=64, block_size=4)
+    slots = {
+        "token_states": 4 + 5 + 6,
+        "reserved": 0 + 2 + 1,
+        "internal": 0 + 1 + 1,
+        "external": 60 + 56 + 56,
+    }
+    assert run.shares == {kind: count / (3 * 64) for kind, count in slots.items()}
+    assert (run.mean_running, run.num_steps, run.num_finished, run.num_preemptions) == (1.0, 3, 1, 0)
+
+
 def test_idle_time_is_no_step_and_the_next_request_starts_when_it_arrives():
     requests = [Request(1.0, 4, 3), Request(100.03, 4, 2)]
     run = simulate(requests, "reserve_exact", num_slots=64, max_len=64)
@@ -205,6 +240,31 @@ def test_a_request_that_arrived_in_the_last_step_before_idleness_does_not_turn_t
     assert [(s.start, s.num_running) for s in run.timeline] == [(0.0, 1), (0.5, 1), (1.0, 1), (1.5, 2)]
 
 
+@given(
+    step_seconds=st.sampled_from(STEP_SECONDS),
+    begin=st.floats(0, 1e4),
+    done=st.integers(0, 500),
+    ahead=st.one_of(st.integers(0, 500), st.floats(0, 500)),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_clock_counts_the_steps_that_begin_before_a_time(step_seconds, begin, done, ahead):
+    clock = simulator._Clock(step_seconds)
+    clock.wait_for(begin)
+    clock.num_steps = done
+    time = begin + (done + ahead) * step_seconds
+    steps = 0
+    while begin + (done + steps) * step_seconds < time:
+        steps += 1
+    assert clock.steps_before(time) == steps
+
+
+def test_arrivals_behind_a_queue_do_not_cut_a_jump():
+    """One slab: whoever comes waits until the first is done, and 200 arrivals are no events."""
+    requests = [Request(0.0, 4, 500), *(Request(0.1 + n / 20, 4, 1) for n in range(200))]
+    run = simulate(requests, "reserve_max", num_slots=512, max_len=512)
+    assert max(stretch.num_steps for stretch in run.timeline) == 497 and run.num_steps == 700
+
+
 # -- the timeline ---------------------------------------------------------------------------------------------
 
 
@@ -221,13 +281,41 @@ def test_a_timeline_covers_every_step_and_its_shares_add_up(name, monkeypatch):
     assert starts == sorted(starts)
 
 
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_the_totals_of_a_timeline_are_those_of_all_its_steps(name, monkeypatch):
+    """Merged or not. The slow way is every step as a stretch of its own."""
+    monkeypatch.setattr(simulator, "MAX_STRETCHES", 64)
+    requests = sharegpt_like(200, 2.0, seed=4)
+    run = simulate(requests, name, num_slots=4000)
+    steps = list(serve(requests, Scheduler(simulator.make_allocator(name, 4000)), 0.05, jump=False))
+    total, expected = sum(run.timeline, Stretch()), sum(steps, Stretch())
+    assert (total.counts, total.num_running, total.num_steps) == (
+        expected.counts, expected.num_running, expected.num_steps,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_the_means_are_those_of_the_timelines_crowded_stretches(name):
+    run = simulate(sharegpt_like(100, 2.0, seed=4), name, num_slots=4000)
+    assert len(run.timeline) < simulator.MAX_STRETCHES / 2, "nothing is merged"
+    crowded = sum((stretch for stretch in run.timeline if stretch.num_waiting), Stretch())
+    assert run.shares == crowded.shares()
+    assert run.mean_running == crowded.num_running / crowded.num_steps
+    nobody_waits = simulate(alpaca_like(50, 1.0, seed=4), name, num_slots=40_000)
+    assert not any(stretch.num_waiting for stretch in nobody_waits.timeline)
+    assert nobody_waits.shares == sum(nobody_waits.timeline, Stretch()).shares()
+
+
 def test_all_entries_of_a_timeline_but_the_last_stand_for_equally_many_stretches(monkeypatch):
     monkeypatch.setattr(simulator, "MAX_STRETCHES", 64)
     timeline = simulator._Timeline()
     for number in range(1000):
-        timeline.add(Stretch(start=float(number), num_steps=1))
+        timeline.add(Stretch(start=float(number), num_steps=1, num_waiting=number))
+        assert len(timeline.kept) <= 64
     assert {entry.num_steps for entry in timeline.kept[:-1]} == {16}
     assert sum(entry.num_steps for entry in timeline.kept) == 1000
+    at_the_start = [(entry.start, entry.num_waiting) for entry in timeline.kept]
+    assert at_the_start == [(float(number), number) for number in range(0, 1000, 16)]
 
 
 # -- the paper ------------------------------------------------------------------------------------------------
@@ -304,9 +392,16 @@ def test_nothing_to_do_is_no_error():
 @pytest.mark.parametrize("argument", ["num_slots", "max_len", "block_size"])
 def test_numbers_that_count_are_whole(argument, value):
     options = dict(num_slots=64) | {argument: value}
-    name = "paged" if argument == "block_size" else "reserve_max"
-    with pytest.raises(ValueError, match=f"{argument} must be .* got {value!r}"):
-        simulate([Request(0.0, 1, 1)], name, **options)
+    for name in ["paged"] if argument == "block_size" else ["reserve_max", "paged"]:
+        for requests in ([], [Request(0.0, 1, 1)]):
+            with pytest.raises(ValueError, match=f"{argument} must be .* got {value!r}"):
+                simulate(requests, name, **options)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1, 1.5, math.nan, None, "1%"])
+def test_a_watermark_is_a_share(value):
+    with pytest.raises(ValueError, match=f"watermark must be .* got {value!r}"):
+        simulate([], "paged", num_slots=64, watermark=value)
 
 
 @pytest.mark.parametrize("value", [0, -0.1, math.inf, math.nan, "fast"])

@@ -30,12 +30,13 @@ def softmax(request):
 
 
 def hold_against_torch(softmax, scores):
-    """Sums are kept in fp32 at least, so only the last rounding is the dtype's own."""
+    """Sums are kept in fp32 at least, so all that a half-precision dtype may cost is one rounding, of the result."""
     before = scores.clone()
     out = softmax(scores)
     assert out.dtype == scores.dtype and out.shape == scores.shape and same_bits(scores, before)
     right, unit = scores.double().softmax(-1).nan_to_num(0.0), torch.finfo(scores.dtype).eps
-    torch.testing.assert_close(out.double(), right, rtol=8 * unit, atol=min(unit, 1e-7))
+    rounding = 0.51 * unit + 1e-5 if scores.dtype.itemsize == 2 else 8 * unit
+    torch.testing.assert_close(out.double(), right, rtol=rounding, atol=min(unit, 1e-7))
 
 
 def randn(*shape, seed=0):

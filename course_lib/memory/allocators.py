@@ -243,7 +243,7 @@ class PagedAllocator:
         self.num_slots = positive_int("num_slots", num_slots)
         if positive_int("block_size", block_size) > num_slots:
             raise ValueError(f"a block of {block_size} slots is larger than the region of {num_slots}")
-        if not 0 <= watermark < 1:
+        if not (isinstance(watermark, (int, float)) and 0 <= watermark < 1):
             raise ValueError(f"watermark must be a share from 0 to below 1, got {watermark!r}")
         self.pool = BlockPool(num_slots // block_size, block_size)
         self.num_spare = int(watermark * self.pool.num_blocks)  # blocks

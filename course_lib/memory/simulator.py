@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from course_lib.memory.allocators import WATERMARK, SlotCounts, make_allocator
+from course_lib.memory.block_pool import positive_int
 from course_lib.memory.scheduler import Progress, Scheduler
 from course_lib.memory.workloads import Request
 
@@ -98,6 +99,7 @@ def simulate(
         allocator, num_slots, max_len=max_len, block_size=block_size, watermark=watermark
     )
     scheduler, result = Scheduler(owner_of_slots), Simulation()
+    positive_int("max_len", max_len)  # paging does not ask for it
     able = []
     for request in requests:
         try:

@@ -1,6 +1,12 @@
 """A real LLM answering requests. Shapes use the legend of course_lib/attention."""
 
-from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache, PagedCache
+from course_lib.serving.kv_cache import (
+    ContiguousCache,
+    GrowingCache,
+    NoCache,
+    PagedCache,
+    block_table_tensors,
+)
 from course_lib.serving.model import LlamaConfig, LlamaModel
 from course_lib.serving.static_batch import greedy, greedy_steps
 from course_lib.serving.weights import WeightsError, chat_prompt, load_model
@@ -13,6 +19,7 @@ __all__ = [
     "NoCache",
     "PagedCache",
     "WeightsError",
+    "block_table_tensors",
     "chat_prompt",
     "greedy",
     "greedy_steps",

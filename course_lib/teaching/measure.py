@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from course_lib.serving.cost import Cost, forward_cost
-from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache
+from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache, PagedCache
 from course_lib.serving.model import KVCache, LlamaModel
 from course_lib.serving.static_batch import greedy_step
 
@@ -82,3 +82,16 @@ def _fastest(run: Callable[[], torch.Tensor], seconds: float) -> float:
         run()[0].sum().item()  # reading a number waits for the product, on a GPU too
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def slabs_and_blocks(model: LlamaModel, batch: int, context: int, repeats: int = 7) -> dict[str, float]:
+    """Milliseconds of a decode step on slabs and on blocks of 16, with `context` tokens in each of `batch` requests."""
+    slots, where = context + repeats + 1, dict(dtype=model.dtype, device=model.device)
+    caches = {
+        "slabs": ContiguousCache(model.config, batch, slots, **where),
+        "blocks": PagedCache(model.config, batch * -(-slots // 16), **where),
+    }
+    return {
+        name: 1000 * step_seconds(model, cache, context, batch=batch, repeats=repeats)
+        for name, cache in caches.items()
+    }

@@ -5,8 +5,18 @@ does not run (GitHub, a fresh checkout) shows the picture. Core widgets only, fo
 control is observed, and sets the value of one HTML widget.
 """
 
+from course_lib.teaching.explorers.attention import block_reader
 from course_lib.teaching.explorers.bundle import Explorer, figure_html, quiz
 from course_lib.teaching.explorers.kv_cache import answer, kv_calculator
 from course_lib.teaching.explorers.memory import block_tables, memory_map
 
-__all__ = ["Explorer", "answer", "block_tables", "figure_html", "kv_calculator", "memory_map", "quiz"]
+__all__ = [
+    "Explorer",
+    "answer",
+    "block_reader",
+    "block_tables",
+    "figure_html",
+    "kv_calculator",
+    "memory_map",
+    "quiz",
+]

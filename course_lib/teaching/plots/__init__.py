@@ -4,6 +4,7 @@ Every picture shows the state of real objects. It carries one sentence that says
 caption, as its text/plain, and as the alt text of its PNG.
 """
 
+from course_lib.teaching.plots.attention import block_reads, step_times
 from course_lib.teaching.plots.canvas import RESERVED, Picture, request_color
 from course_lib.teaching.plots.kv_cache import kv_budget, roofline, slabs, slot_map, times, work_map
 from course_lib.teaching.plots.memory import (
@@ -20,6 +21,7 @@ __all__ = [
     "RESERVED",
     "Picture",
     "batch_bars",
+    "block_reads",
     "block_sizes",
     "block_tables",
     "kv_budget",
@@ -31,6 +33,7 @@ __all__ = [
     "shares_over_time",
     "slabs",
     "slot_map",
+    "step_times",
     "times",
     "work_map",
 ]

@@ -16,6 +16,7 @@ REQUEST_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILLION)
 
 # The kinds of slot look the same in every picture: a hatch says it without colour.
 RESERVED = dict(facecolor="white", hatch="////")
+FREE = dict(facecolor="#F1F1F1")
 KINDS = {
     "token_states": dict(facecolor=SKY),  # in a map, the colour of its request
     "reserved": RESERVED,

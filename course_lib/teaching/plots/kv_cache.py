@@ -103,7 +103,7 @@ SLOTS_PER_ROW = 12
 KIND_COLORS = {"template": "#E5E5E5", "prompt": SKY, "answer": ORANGE}
 
 
-def _token_label(text: str) -> str:
+def token_label(text: str) -> str:
     """A token's text, short enough for its slot: a newline shows as \\n, a lone space as ␣."""
     label = repr(text)[1:-1].strip() or "␣"
     return (label if len(label) <= 8 else label[:6] + "…").replace("$", r"\$")
@@ -133,7 +133,7 @@ def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str],
         kind = RESERVED if slot >= length else dict(facecolor=KIND_COLORS[kinds[slot]])
         axes.add_patch(Rectangle((column, row), 0.94, 0.88, edgecolor="#555555", lw=0.8, **kind))
         if slot < length:
-            label = "⟨…⟩" if kinds[slot] == "template" else _token_label(texts[slot])
+            label = "⟨…⟩" if kinds[slot] == "template" else token_label(texts[slot])
             axes.text(column + 0.47, row + 0.45, label, ha="center", va="center", fontsize=9.5)
     axes.set(xlim=(-0.02, SLOTS_PER_ROW), ylim=(num_rows, -0.02))
     axes.axis("off")

@@ -15,6 +15,7 @@ from course_lib.teaching.block_story import Scene
 from course_lib.teaching.film import Frame
 from course_lib.teaching.plots.canvas import (
     BLUE,
+    FREE,
     GREEN,
     KINDS,
     ORANGE,
@@ -30,7 +31,6 @@ TITLES = {
     "reserve_exact": "reserve exactly (oracle)",
     "paged": "paged",
 }
-FREE = dict(facecolor="#F1F1F1")
 ROUNDING = dict(facecolor="#D4D4D4", hatch="...")  # external, inside the piece of a request
 
 
