@@ -231,3 +231,10 @@ def test_states_that_do_not_fit_each_other_are_refused(shapes):
     with pytest.raises(ValueError) as error:
         merge_states(*(torch.zeros(shape) for shape in shapes))
     assert str(list(shapes)) in str(error.value)
+
+
+def test_what_an_empty_side_left_in_its_output_does_not_count():
+    out, lse = torch.tensor([[1.0, 2.0]]), torch.tensor([0.3])
+    nothing = torch.full((1, 2), torch.nan), torch.tensor([-torch.inf])
+    for merged in (merge_states(out, lse, *nothing), merge_states(*nothing, out, lse)):
+        torch.testing.assert_close(merged, (out, lse))

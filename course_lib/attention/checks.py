@@ -12,7 +12,12 @@ def check_write(
     slot_mapping: torch.Tensor,
 ) -> None:
     """Shapes, dtypes and devices of `write_kv`."""
-    _check_caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        if not cache.is_contiguous():
+            raise ValueError(
+                f"{name} {tuple(cache.shape)} is not contiguous: a slot could not be written in place"
+            )
     if key.shape != value.shape or key.dim() != 3 or key.shape[1:] != key_cache.shape[2:]:
         raise ValueError(
             f"key {tuple(key.shape)} and value {tuple(value.shape)} must both be [T, Hkv, D], with the Hkv and D of "
@@ -40,7 +45,7 @@ def check_paged(
     query_start_loc: torch.Tensor | None,
 ) -> None:
     """Shapes, dtypes and devices of `paged_attention`."""
-    _check_caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
     num_kv_heads, head_dim = key_cache.shape[2:]
     if query.dim() != 3 or query.shape[2] != head_dim:
         raise ValueError(f"query must be [T, Hq, {head_dim}] as the cache has it, got {tuple(query.shape)}")
@@ -48,6 +53,10 @@ def check_paged(
         raise ValueError(f"{query.shape[1]} query heads cannot share {num_kv_heads} KV heads evenly")
     if not query.is_floating_point() or query.dtype != key_cache.dtype:
         raise ValueError(f"query is {query.dtype}, the cache {key_cache.dtype}: use one float dtype")
+    if context_lens.dim() == 0:
+        raise ValueError(
+            f"context_lens must be [B] int32, got {tuple(context_lens.shape)} {context_lens.dtype}"
+        )
     num_seqs = len(context_lens)
     for name, tensor, shape in [
         ("block_tables", block_tables, (num_seqs, block_tables.shape[-1] if block_tables.dim() else 0)),
@@ -102,7 +111,8 @@ def check_values(
             )
 
 
-def _check_caches(key_cache: torch.Tensor, value_cache: torch.Tensor) -> None:
+def check_caches(key_cache: torch.Tensor, value_cache: torch.Tensor) -> None:
+    """The two caches: shapes and dtypes."""
     if key_cache.dim() != 4 or key_cache.shape != value_cache.shape or key_cache.dtype != value_cache.dtype:
         raise ValueError(
             "key_cache and value_cache must both be [num_blocks, block_size, Hkv, D] of one dtype, got "

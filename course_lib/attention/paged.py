@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.attention.checks import check_paged, check_values, check_write
+from course_lib.attention.checks import check_caches, check_paged, check_values, check_write
 from course_lib.attention.softmax import merge_states
 
 
@@ -46,8 +46,10 @@ def write_kv(
         raise ValueError(
             f"slot_mapping holds {low} to {high}: slots go from 0 to {num_slots - 1}, -1 leaves out"
         )
-    if len(slots.unique()) < len(slots):
-        raise ValueError("slot_mapping names a slot twice: one of the two tokens would be lost")
+    named, counts = slots.unique(return_counts=True)
+    if len(named) < len(slots):
+        twice = named[counts > 1][0].item()
+        raise ValueError(f"slot_mapping names slot {twice} twice: one of the two tokens would be lost")
     key_cache.view(num_slots, *key.shape[1:])[slots] = key[kept]
     value_cache.view(num_slots, *value.shape[1:])[slots] = value[kept]
 
@@ -62,10 +64,11 @@ def copy_blocks(key_cache: torch.Tensor, value_cache: torch.Tensor, copies: list
     Raises:
         ValueError: a block that does not exist.
     """
+    check_caches(key_cache, value_cache)
+    for block in (block for pair in copies for block in pair):
+        if not 0 <= block < len(key_cache):
+            raise ValueError(f"there is no block {block}: the cache has {len(key_cache)}, from 0")
     for source, destination in copies:
-        for block in (source, destination):
-            if not 0 <= block < len(key_cache):
-                raise ValueError(f"there is no block {block}: the cache has {len(key_cache)}, from 0")
         key_cache[destination] = key_cache[source]
         value_cache[destination] = value_cache[source]
 

@@ -100,7 +100,11 @@ def merge_states(
     lse = torch.log(total) + largest  # log(0) is -inf: nothing seen on either side
     share_a = (weight_a / _not_zero(total)).unsqueeze(-1)
     share_b = (weight_b / _not_zero(total)).unsqueeze(-1)
-    return (out_a * share_a + out_b * share_b).to(out_a.dtype), lse.to(lse_a.dtype)
+    # What a side that has seen nothing left in its output does not count, even if it is NaN.
+    part_a, part_b = (
+        torch.where(share > 0, out, 0) * share for out, share in ((out_a, share_a), (out_b, share_b))
+    )
+    return (part_a + part_b).to(out_a.dtype), lse.to(lse_a.dtype)
 
 
 def _finite(largest: torch.Tensor) -> torch.Tensor:
