@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from course_lib.attention import attention
 from course_lib.serving import greedy
 from course_lib.teaching import explorers, measure, plots
-from course_lib.teaching.explorers.attention import Recorder
+from course_lib.teaching.recorder import Recorder
 
 TEXTS = {0: list("abcdefghi"), 1: list("stuv")}
 

@@ -78,6 +78,15 @@ def test_holes_of_a_small_region_are_labelled_with_their_size():
     assert sorted(texts) == sorted(["r0", "hole of 10", "r2", "hole of 22"])
 
 
+def test_a_name_tag_never_covers_all_of_the_tokens_that_it_names():
+    """Half a panel wide, a tag takes about a fifteenth of a row: shorter runs of tokens go without."""
+    region = ReservingAllocator("reserve_exact", 64, 64, FitRegion(64, best=True))
+    for key, tokens in enumerate([4, 10]):
+        region.admit(key, Request(0.0, tokens, 6), tokens)
+    texts = [text.get_text() for text in plots.memory_map(frame(region), per_row=64).axes[0].texts]
+    assert "r1" in texts and "r0" not in texts
+
+
 def test_the_memory_map_breaks_an_extent_at_the_end_of_a_row():
     slab = ReservingAllocator("reserve_exact", 64, 64, FitRegion(64, best=False))
     slab.admit(0, Request(0.0, 20, 5), 20)

@@ -141,9 +141,8 @@ class Gather:
     """
 
     rows: torch.Tensor  # [B1] int64, the single queries' rows
-    slots: (
-        torch.Tensor
-    )  # [B1, S] int64; behind its end a sequence repeats its first slot, so nothing stale is read
+    # [B1, S] int64; behind its end a sequence repeats its first slot, so nothing stale is read
+    slots: torch.Tensor
     seen: torch.Tensor  # [B1, S] bool
     prefills: list[tuple[slice, torch.Tensor]]  # (rows of the queries, [S] int64 slots of the context)
 
@@ -164,9 +163,8 @@ def plan_gather(
     seen = position < context_lens[chosen, None]  # [B1, S]
     position = torch.where(seen, position, 0)
     blocks = block_tables[chosen].gather(1, position // block_size) if len(position) and single else position
-    blocks = torch.where(
-        context_lens[chosen, None] > 0, blocks, 0
-    )  # the table of an empty context is not read
+    # The table of an empty context is not read.
+    blocks = torch.where(context_lens[chosen, None] > 0, blocks, 0)
     slots = blocks.long() * block_size + position % block_size
     prefills = [
         (slice(starts[b], starts[b + 1]), slots_of(block_tables[b], contexts[b], block_size))
@@ -203,9 +201,8 @@ def _decode(
     keys = key_cache.flatten(0, 1)[plan.slots].to(work).permute(0, 2, 3, 1)  # [B, Hkv, D, S]
     values = value_cache.flatten(0, 1)[plan.slots].to(work).transpose(1, 2)  # [B, Hkv, S, D]
     grouped = query.to(work).view(num_seqs, num_kv_heads, -1, head_dim)  # [B, Hkv, Hq / Hkv, D]
-    scores = (grouped @ keys * scale).masked_fill(
-        ~plan.seen[:, None, None], -torch.inf
-    )  # [B, Hkv, Hq / Hkv, S]
+    hidden = ~plan.seen[:, None, None]  # [B, 1, 1, S]
+    scores = (grouped @ keys * scale).masked_fill(hidden, -torch.inf)  # [B, Hkv, Hq / Hkv, S]
     lse = scores.logsumexp(dim=-1)
     weights = torch.exp(scores - torch.where(lse == -torch.inf, 0, lse)[..., None])
     out = (weights @ values).reshape(query.shape)
@@ -222,9 +219,8 @@ def _prefill(
     context_len, num_kv_heads, work = len(slots), key_cache.shape[2], _work_dtype(query)
     keys = key_cache.flatten(0, 1)[slots].to(work).permute(1, 2, 0)[:, None]  # [Hkv, 1, D, S]
     values = value_cache.flatten(0, 1)[slots].to(work).transpose(0, 1)[:, None]  # [Hkv, 1, S, D]
-    grouped = (
-        query.to(work).view(num_tokens, num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
-    )  # [Hkv, G, T, D]
+    grouped = query.to(work).view(num_tokens, num_kv_heads, -1, head_dim)
+    grouped = grouped.permute(1, 2, 0, 3)  # [Hkv, G, T, D]
     last_seen = torch.arange(context_len - num_tokens, context_len, device=query.device)  # [T]
     future = torch.arange(context_len, device=query.device) > last_seen[:, None]  # [T, S]
     scores = (grouped @ keys * scale).masked_fill(future, -torch.inf)  # [Hkv, G, T, S]

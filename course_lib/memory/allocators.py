@@ -145,8 +145,7 @@ class ReservingAllocator:
 
     def asks_for(self, request: Request) -> int:
         """Slots that the plan reserves for a request."""
-        if request.total_len > self.max_len:
-            raise ValueError(f"a request of {request.total_len} tokens is longer than max_len {self.max_len}")
+        check_length(request, self.max_len)
         if self.plan == "reserve_max":
             return self.max_len
         if self.plan == "reserve_exact":
@@ -338,6 +337,12 @@ def blocks_up_to(num_tokens: int, block_size: int) -> int:
     """
     full, rest = divmod(num_tokens, block_size)
     return block_size * full * (full + 1) // 2 + rest * (full + 1)
+
+
+def check_length(request: Request, max_len: int) -> None:
+    """Raise ValueError if a request will be longer than is allowed."""
+    if request.total_len > max_len:
+        raise ValueError(f"a request of {request.total_len} tokens is longer than max_len {max_len}")
 
 
 def check_new(key: int, request: Request, num_tokens: int, held: Container[int]) -> None:

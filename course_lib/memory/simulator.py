@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from course_lib.memory.allocators import WATERMARK, SlotCounts, make_allocator
+from course_lib.memory.allocators import WATERMARK, SlotCounts, check_length, make_allocator
 from course_lib.memory.block_pool import positive_int
 from course_lib.memory.scheduler import Progress, Scheduler
 from course_lib.memory.workloads import Request
@@ -103,8 +103,7 @@ def simulate(
     able = []
     for request in requests:
         try:
-            if request.total_len > max_len:
-                raise ValueError(f"a request of {request.total_len} tokens is longer than max_len {max_len}")
+            check_length(request, max_len)
             owner_of_slots.check_fits(request)
             able.append(request)
         except ValueError as reason:

@@ -351,9 +351,8 @@ class PagedCache:
     ):
         self.pool = BlockPool(num_blocks, block_size)
         shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        self.keys = torch.empty(
-            shape, dtype=dtype, device=device
-        )  # [L, N, P, Hkv, D], never read before it is written
+        # [L, N, P, Hkv, D], never read before it is written
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.tables: dict[int, BlockTable] = {}
         self.slot_mapping = torch.empty(0, dtype=torch.int64)  # of the step: where each new token goes
@@ -416,12 +415,8 @@ class PagedCache:
     @property
     def num_bytes_used(self) -> int:
         """Bytes of the slots that hold a token now; a slot that sequences share counts once."""
-        taken = {
-            table.block_ids[position // self.pool.block_size] * self.pool.block_size
-            + position % self.pool.block_size
-            for table in self.tables.values()
-            for position in range(table.num_tokens)
-        }
+        tables = self.tables.values()
+        taken = {table.slot(position) for table in tables for position in range(table.num_tokens)}
         return self.num_bytes * len(taken) // (self.pool.num_blocks * self.pool.block_size)
 
 

@@ -1,43 +1,14 @@
 """What one query of a real LLM reads from a paged cache."""
 
 import ipywidgets as widgets
-import torch
 from tokenizers import Tokenizer
 
-from course_lib.serving.kv_cache import PagedCache
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.static_batch import greedy
 from course_lib.teaching import plots
 from course_lib.teaching.explorers.bundle import LABEL, Explorer, picture_explorer
 from course_lib.teaching.explorers.memory import HALF
-
-
-class Recorder(PagedCache):
-    """A paged cache that keeps every query, so that attention weights can be looked at afterwards."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.queries: dict[
-            tuple[int, int], list[torch.Tensor]
-        ] = {}  # (layer, sequence) -> [Hq, D] for each position
-
-    def begin_step(self, new_tokens: dict[int, int]) -> torch.Tensor:
-        self.rows = [sequence for sequence, count in new_tokens.items() for _ in range(count)]
-        return super().begin_step(new_tokens)
-
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        for sequence, row in zip(self.rows, query, strict=True):
-            self.queries.setdefault((layer, sequence), []).append(row.clone())
-        return super().attend(layer, query, key, value)
-
-    def weights(self, layer: int, head: int, sequence: int, position: int) -> torch.Tensor:
-        """Attention weights of one query over what it sees: [position + 1]."""
-        table = self.tables[sequence]
-        slots = [table.slot(p) for p in range(position + 1)]
-        keys = self.keys[layer].flatten(0, 1)[slots]  # [S, Hkv, D]
-        query = self.queries[layer, sequence][position]  # [Hq, D]
-        kv_head = head // (query.shape[0] // keys.shape[1])
-        return (keys[:, kv_head] @ query[head] / query.shape[1] ** 0.5).softmax(dim=0)
+from course_lib.teaching.recorder import Recorder
 
 
 def block_reader(model: LlamaModel, tokenizer: Tokenizer, prompts: list[str], max_tokens: int) -> Explorer:

@@ -3,12 +3,11 @@
 import ipywidgets as widgets
 
 from course_lib.memory import Request, alpaca_like, azure_conversation_like, sharegpt_like
-from course_lib.teaching import plots
+from course_lib.teaching import paper, plots
 from course_lib.teaching.block_story import STORY, replay
 from course_lib.teaching.explorers.bundle import LABEL, Explorer, picture_explorer
 from course_lib.teaching.film import Frame, film
 
-NUM_SLOTS = 15_728  # OPT-13B on an A100 40GB, the paper's smallest machine: 12 GiB of KV cache
 NUM_FRAMES = 60
 
 # name -> (generator, longest request allowed, seconds a film lasts, requests a second: light, medium, heavy)
@@ -40,7 +39,12 @@ def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
     requests: list[Request] = generator(int(2 * rates[load] * seconds) + 10, rates[load], 1)
     served = [request for request in requests if request.total_len <= max_len]
     return film(
-        served, allocator, num_slots=NUM_SLOTS, seconds=seconds, every=seconds / NUM_FRAMES, max_len=max_len
+        served,
+        allocator,
+        num_slots=paper.NUM_SLOTS,
+        seconds=seconds,
+        every=seconds / NUM_FRAMES,
+        max_len=max_len,
     )
 
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.patches import Rectangle
 
-from course_lib.attention.paged import slots_of
-from course_lib.serving.kv_cache import PagedCache, block_table_tensors
+from course_lib.serving.kv_cache import PagedCache
 from course_lib.teaching.plots.canvas import BLUE, FREE, RESERVED, VERMILLION, Picture, request_color, styled
 from course_lib.teaching.plots.kv_cache import token_label
 
@@ -28,7 +27,7 @@ def block_reads(
         where: the layer and head, for the caption.
     """
     size, pool, table = cache.pool.block_size, cache.pool, cache.tables[sequence]
-    slots = slots_of(block_table_tensors([table])[0][0], len(weights), size).tolist()
+    slots = [table.slot(position) for position in range(len(weights))]
     read = dict(zip(slots, weights.tolist(), strict=True))
     blocks = table.block_ids[: -(-len(weights) // size)]
     top = int(weights.argmax())

@@ -85,12 +85,11 @@ def _label_map(axes: Axes, shot: Frame, per_row: int) -> None:
     for extent in shot.extents:
         row, left = divmod(extent.start, per_row)
         size = extent.stop - extent.start
-        if min(size, per_row - left) < 0.05 * per_row:
-            continue
+        room = min(size, per_row - left) / per_row
         where = left + 0.006 * per_row, row + 0.45
-        if extent.kind == "token_states":
+        if extent.kind == "token_states" and room > 0.12:  # a tag must not cover the tokens that it names
             axes.text(*where, f"r{extent.owner}", va="center", fontsize=9, bbox=tag)
-        elif extent.owner is None and small:
+        elif extent.owner is None and small and room > 0.05:
             axes.text(*where, f"hole of {size}", va="center", fontsize=9.5)
 
 
