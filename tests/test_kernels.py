@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 triton = pytest.importorskip("triton", reason="no Triton here")
 
-from course_lib.attention import attention, kernels  # noqa: E402
+from course_lib.attention import attention, first_kernel, kernels  # noqa: E402
 from course_lib.attention import write_kv as torch_write_kv  # noqa: E402
 from course_lib.attention.kernels import Config, choose_config, choose_num_splits  # noqa: E402
 from course_lib.attention.paged import slots_of  # noqa: E402
@@ -88,6 +88,37 @@ def hold_against_fp64(inputs, sequences, **options):
 def test_a_kernel_that_walks_the_table_is_dense_attention(group, num_kv_heads, head_dim, block_size, dtype):
     lens = [1, block_size, block_size + 1, 0, 45, max(1, block_size - 1)]
     hold_against_fp64(*problem(lens, group, num_kv_heads, head_dim, block_size, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("group", "num_kv_heads", "head_dim", "block_size"),
+    [(1, 2, 64, 16), (3, 3, 64, 16), (4, 1, 128, 1), (5, 2, 80, 5)],
+)
+def test_kernel_one_which_keeps_all_scores_is_dense_attention(
+    group, num_kv_heads, head_dim, block_size, dtype
+):
+    lens = [1, block_size, 0, 45, block_size + 1]
+    inputs, sequences = problem(lens, group, num_kv_heads, head_dim, block_size, dtype, loud=10.0)
+    right, _, theirs = expected(inputs[0], sequences)
+    out = first_kernel.paged_attention(*inputs)
+    assert out.dtype == dtype
+    error = (out.cpu().double() - right).abs().max().item()
+    assert error <= 4 * theirs + 1e-5, f"error {error:.2e}; PyTorch's own in {out.dtype} is {theirs:.2e}"
+
+
+def test_kernel_one_refuses_what_the_other_refuses():
+    with pytest.raises(ValueError, match="3 query heads cannot share 2 KV heads"):
+        first_kernel.paged_attention(**spoiled(query=lambda q: q[:, :3].contiguous()))
+    with pytest.raises(ValueError, match="not contiguous"):
+        first_kernel.paged_attention(
+            **spoiled(query=lambda q: q.transpose(0, 1).contiguous().transpose(0, 1))
+        )
+    inputs, _ = problem([3], 2, 1, 64, 16, torch.float32)
+    query, key_cache, value_cache, tables, contexts = inputs
+    assert first_kernel.paged_attention(
+        query[:0], key_cache, value_cache, tables[:0], contexts[:0]
+    ).shape == (0, 2, 64)
 
 
 @pytest.mark.parametrize("num_splits", [2, 3, 7])
@@ -257,3 +288,18 @@ def test_the_kernel_compiles_for_every_gpu_without_spilling(capsys):
             f"\n{len(rows)} kernels compiled, up to {max(r[4] for r in rows)} registers, none spills",
             flush=True,
         )
+
+
+@pytest.mark.slow
+def test_kernel_one_hits_its_wall_between_4096_and_8192_tokens():
+    """A row of scores is held in registers, of which a thread has 255 at most: the next longer context spills."""
+    done = compiled(
+        "from course_lib.attention.cross_compile import compile_first\n"
+        "for capability in [(7, 5), (9, 0)]:\n"
+        "    found = [compile_first(capability, context) for context in (2048, 4096, 8192)]\n"
+        "    print(*[r.stack_bytes for r in found])"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for line in done.stdout.splitlines():
+        small, largest, too_long = map(int, line.split())
+        assert small == largest == 0 < too_long, f"stack bytes at 2,048, 4,096 and 8,192 tokens: {line}"

@@ -1,11 +1,14 @@
-"""What the decode kernel takes of a GPU that is not here: compiled for it, by Triton alone.
+"""What the kernels take of a GPU that is not here: compiled for it, by Triton alone.
 
-    python -m course_lib.attention.cross_compile          # a table: registers, spills, shared memory
+    python -m course_lib.attention.cross_compile                                # the decode kernel, many shapes
+    python -m course_lib.attention.cross_compile --first 1024 2048 4096 8192    # kernel one, by its longest context
+    python -m course_lib.attention.cross_compile --gpus T4 H100 --group 4 --head-dim 128
 
-Triton brings the compiler and the assembler, so this needs Linux and triton, and no GPU. The kernel must not be
-interpreted: TRITON_INTERPRET must be unset in the process.
+Each prints a table: registers, spills, shared memory. Triton brings the compiler and the assembler, so this needs Linux
+and triton, and no GPU. The kernel must not be interpreted: TRITON_INTERPRET must be unset in the process.
 """
 
+import argparse
 import re
 import subprocess
 import tempfile
@@ -16,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from course_lib.attention import kernels
+from course_lib.attention import first_kernel, kernels
 
 # Compute capability -> a GPU that has it, and shared memory in bytes that one program must stay within. 64 KiB is all
 # that a T4 has; 99 KiB is what compute capability 8.6 gives to one block (NVIDIA's tuning guide for Ampere), and it is
@@ -56,17 +59,53 @@ def compile_decode(
     Raises:
         ValueError: the kernel is interpreted in this process.
     """
+    config = kernels.choose_config(group, head_dim, NUMBER_TYPES[number], capability)
+    constants = _constants(group, head_dim, block_size, config) | dict(PARTS=-(-group // config.group_part))
+    types = dict(lse_ptr="*fp32", num_seqs="i32", tiles_per_split="i32")
+    return _compile(kernels._decode_kernel, capability, number, types, constants, config)
+
+
+def compile_first(
+    capability: tuple[int, int], context: int, *, group: int = 4, head_dim: int = 128, number: str = "fp16"
+) -> Resources:
+    """Compile kernel one for a GPU, with room for a context.
+
+    Args:
+        context: the longest that it can serve, a power of two.
+        group, head_dim, number: as for `compile_decode`.
+
+    Raises:
+        ValueError: the kernel is interpreted in this process.
+    """
+    config = first_kernel.shape_of_launch(group, capability)
+    constants = _constants(group, head_dim, 16, config) | dict(CONTEXT=context)
+    return _compile(
+        first_kernel._first_kernel, capability, number, dict(scores_ptr="*fp32"), constants, config
+    )
+
+
+def _constants(group: int, head_dim: int, block_size: int, config: kernels.Config) -> dict[str, int]:
+    """The compile-time arguments that both kernels have, for 8 KV heads."""
+    shape = dict(D=head_dim, DP=triton.next_power_of_2(head_dim), P=block_size, TILE=config.tile)
+    return shape | dict(NUM_KV_HEADS=8, GROUP=group, GP=config.group_part)
+
+
+def _compile(
+    kernel: triton.JITFunction,
+    capability: tuple[int, int],
+    number: str,
+    types: dict[str, str],
+    constants: dict[str, int],
+    config: kernels.Config,
+) -> Resources:
+    """Compile a kernel for a GPU; `types` are those of its own arguments."""
     if kernels.INTERPRETED:
         raise ValueError(
             "TRITON_INTERPRET is 1, and an interpreted kernel is not compiled: unset it, in a new process"
         )
-    config = kernels.choose_config(group, head_dim, NUMBER_TYPES[number], capability)
-    kernel, tensor = kernels._decode_kernel, f"*{number}"
-    types = dict(out_ptr=tensor, lse_ptr="*fp32", query_ptr=tensor, key_ptr=tensor, value_ptr=tensor)
-    types |= dict(table_ptr="*i32", context_ptr="*i32", scale="fp32", num_seqs="i32", table_width="i32")
-    types |= dict(tiles_per_split="i32")
-    constants = dict(NUM_KV_HEADS=8, GROUP=group, PARTS=-(-group // config.group_part), GP=config.group_part)
-    constants |= dict(D=head_dim, DP=triton.next_power_of_2(head_dim), P=block_size, TILE=config.tile)
+    tensors = ("out_ptr", "query_ptr", "key_ptr", "value_ptr")
+    types = types | dict.fromkeys(tensors, f"*{number}") | dict(table_ptr="*i32", context_ptr="*i32")
+    types |= dict(scale="fp32", table_width="i32")
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     # torch's allocations begin at multiples of 16 bytes, and a launch tells the compiler so
     aligned = {
@@ -102,17 +141,37 @@ CASES = [  # (group, head_dim, number): SmolLM2, Llama-3.1-8B, Llama-3.1-70B, MH
 
 def main() -> None:
     """Print the table."""
-    print(
-        f"{'GPU':8}{'group':>6}{'D':>5}{'':>6}{'heads':>7}{'tile':>6}{'warps':>7}{'registers':>11}{'spilled':>9}{'shared':>9}"
+    parser = argparse.ArgumentParser(description="compile the kernels for GPUs that are not here")
+    names = [name for name, _ in GPUS.values()]
+    parser.add_argument("--gpus", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--first", nargs="+", type=int, metavar="CONTEXT", help="kernel one, with room for these"
     )
-    for capability, (name, _) in GPUS.items():
-        for group, head_dim, number in CASES:
+    parser.add_argument("--group", type=int, help="query heads a KV head, with --head-dim")
+    parser.add_argument("--head-dim", type=int, default=128)
+    asked = parser.parse_args()
+    targets = {name: capability for capability, (name, _) in GPUS.items() if name in asked.gpus}
+    columns = f"{'heads':>7}{'tile':>6}{'warps':>7}{'registers':>11}{'spilled':>10}{'shared':>9}"
+    if asked.first:
+        print(f"{'GPU':6}{'context':>9}{columns}")
+        for name, capability in targets.items():
+            for context in asked.first:
+                print(f"{name:6}{context:9,}{_row(compile_first(capability, context))}", flush=True)
+        return
+    cases = [(asked.group, asked.head_dim, "fp16")] if asked.group else CASES
+    print(f"{'GPU':6}{'group':>6}{'D':>5}{'':>6}{columns}")
+    for name, capability in targets.items():
+        for group, head_dim, number in cases:
             found = compile_decode(capability, group=group, head_dim=head_dim, number=number)
-            shape = found.config
-            print(
-                f"{name:8}{group:6}{head_dim:5}{number:>6}{shape.group_part:7}{shape.tile:6}{shape.num_warps:7}"
-                f"{found.registers:11}{found.stack_bytes:7} B{found.shared_bytes / 1024:6.0f} KiB"
-            )
+            print(f"{name:6}{group:6}{head_dim:5}{number:>6}{_row(found)}", flush=True)
+
+
+def _row(found: Resources) -> str:
+    shape = found.config
+    return (
+        f"{shape.group_part:7}{shape.tile:6}{shape.num_warps:7}{found.registers:11}{found.stack_bytes:8} B"
+        f"{found.shared_bytes / 1024:5.0f} KiB"
+    )
 
 
 if __name__ == "__main__":

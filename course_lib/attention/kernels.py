@@ -251,7 +251,7 @@ def paged_attention(
             "this kernel decodes, one query a sequence: for prefill use course_lib.attention.paged_attention"
         )
     check_paged(query, key_cache, value_cache, block_tables, context_lens, None)
-    _check_runs(query, key_cache, value_cache, block_tables, context_lens)
+    check_runs(query, key_cache, value_cache, block_tables, context_lens)
     if validate:
         check_values(key_cache, block_tables, context_lens, None, len(query))
     num_seqs, num_query_heads, head_dim = query.shape
@@ -308,7 +308,7 @@ def write_kv(
         ValueError: shapes, dtypes or devices that do not fit, or cannot run here.
     """
     check_write(key, value, key_cache, value_cache, slot_mapping)
-    _check_runs(key, value, key_cache, value_cache, slot_mapping)
+    check_runs(key, value, key_cache, value_cache, slot_mapping)
     numbers = key.shape[1] * key.shape[2]
     if len(key):
         _write_kernel[(len(key),)](
@@ -317,7 +317,7 @@ def write_kv(
         )  # fmt: skip
 
 
-def _check_runs(*tensors: torch.Tensor) -> None:
+def check_runs(*tensors: torch.Tensor) -> None:
     """Whether a kernel can run on these tensors, here."""
     device, dtype = tensors[0].device, tensors[0].dtype
     if device.type != "cuda" and not INTERPRETED:
