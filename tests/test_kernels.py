@@ -14,7 +14,7 @@ triton = pytest.importorskip("triton", reason="no Triton here")
 
 from course_lib.attention import attention, first_kernel, kernels  # noqa: E402
 from course_lib.attention import write_kv as torch_write_kv  # noqa: E402
-from course_lib.attention.kernels import Config, choose_config, choose_num_splits  # noqa: E402
+from course_lib.attention.launch import Config, choose_config, choose_num_splits  # noqa: E402
 from course_lib.attention.paged import slots_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent

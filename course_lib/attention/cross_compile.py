@@ -20,6 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from course_lib.attention import first_kernel, kernels
+from course_lib.attention.launch import Config, choose_config, next_power_of_2
 
 # Compute capability -> a GPU that has it, and shared memory in bytes that one program must stay within. 64 KiB is all
 # that a T4 has; 99 KiB is what compute capability 8.6 gives to one block (NVIDIA's tuning guide for Ampere), and it is
@@ -39,7 +40,7 @@ NUMBER_TYPES = {"fp16": 2, "fp32": 4}
 class Resources:
     """What one program of the compiled kernel takes."""
 
-    config: kernels.Config
+    config: Config
     registers: int  # for each thread; 255 is the most there is
     stack_bytes: int  # for each thread: registers that did not fit are spilled there
     shared_bytes: int
@@ -59,7 +60,7 @@ def compile_decode(
     Raises:
         ValueError: the kernel is interpreted in this process.
     """
-    config = kernels.choose_config(group, head_dim, NUMBER_TYPES[number], capability)
+    config = choose_config(group, head_dim, NUMBER_TYPES[number], capability)
     constants = _constants(group, head_dim, block_size, config) | dict(PARTS=-(-group // config.group_part))
     types = dict(lse_ptr="*fp32", num_seqs="i32", tiles_per_split="i32")
     return _compile(kernels._decode_kernel, capability, number, types, constants, config)
@@ -84,9 +85,9 @@ def compile_first(
     )
 
 
-def _constants(group: int, head_dim: int, block_size: int, config: kernels.Config) -> dict[str, int]:
+def _constants(group: int, head_dim: int, block_size: int, config: Config) -> dict[str, int]:
     """The compile-time arguments that both kernels have, for 8 KV heads."""
-    shape = dict(D=head_dim, DP=triton.next_power_of_2(head_dim), P=block_size, TILE=config.tile)
+    shape = dict(D=head_dim, DP=next_power_of_2(head_dim), P=block_size, TILE=config.tile)
     return shape | dict(NUM_KV_HEADS=8, GROUP=group, GP=config.group_part)
 
 
@@ -96,7 +97,7 @@ def _compile(
     number: str,
     types: dict[str, str],
     constants: dict[str, int],
-    config: kernels.Config,
+    config: Config,
 ) -> Resources:
     """Compile a kernel for a GPU; `types` are those of its own arguments."""
     if kernels.INTERPRETED:

@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 
 from course_lib.attention.checks import check_paged
-from course_lib.attention.kernels import INTERPRETED, LOG2_E, Config, check_runs
+from course_lib.attention.kernels import INTERPRETED, LOG2_E, check_runs
+from course_lib.attention.launch import Config, next_power_of_2
 
 
 @triton.jit
@@ -96,7 +97,7 @@ def _first_kernel(
 
 def shape_of_launch(group: int, capability: tuple[int, int] | None) -> Config:
     """One program takes a whole group, which from Ampere on is padded to the 16 rows that a tensor core takes."""
-    padded = triton.next_power_of_2(group)
+    padded = next_power_of_2(group)
     return Config(padded if capability is None or capability < (8, 0) else max(16, padded), 32, 4, 1)
 
 
@@ -130,13 +131,13 @@ def paged_attention(
         return out
     capability = None if INTERPRETED else torch.cuda.get_device_capability(query.device)
     config = shape_of_launch(group, capability)
-    context = triton.next_power_of_2(max(16, table_width * block_size))
+    context = next_power_of_2(max(16, table_width * block_size))
     scores = torch.empty(num_seqs, num_query_heads, context, dtype=torch.float32, device=query.device)
     scale = (1 / math.sqrt(head_dim) if scale is None else scale) * LOG2_E
     _first_kernel[(num_seqs, num_kv_heads)](
         out, scores, query, key_cache, value_cache, block_tables, context_lens, scale, table_width,
         NUM_KV_HEADS=num_kv_heads, GROUP=group, GP=config.group_part, D=head_dim,
-        DP=triton.next_power_of_2(head_dim), P=block_size, TILE=config.tile, CONTEXT=context,
+        DP=next_power_of_2(head_dim), P=block_size, TILE=config.tile, CONTEXT=context,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return out

@@ -17,13 +17,13 @@ al., "Flash-Decoding" (2023), for the split and the merge.
 
 import math
 import os
-from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 
 from course_lib.attention.checks import check_paged, check_values, check_write
+from course_lib.attention.launch import Config, choose_config, choose_num_splits, next_power_of_2
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LOG2_E = 1 / math.log(2)
@@ -156,65 +156,6 @@ def _write_kernel(
     tl.store(value_cache_ptr + slot * NUMBERS + number, value, mask=is_written)
 
 
-# -- how a launch is shaped -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Config:
-    """How one launch of the decode kernel is shaped."""
-
-    group_part: int  # GP: query heads of a program
-    tile: int
-    num_warps: int
-    num_stages: int
-
-
-def choose_config(
-    group: int, head_dim: int, bytes_per_number: int, capability: tuple[int, int] | None
-) -> Config:
-    """A shape for the launch.
-
-    Args:
-        group: query heads for each KV head.
-        head_dim: D.
-        bytes_per_number: of the cache; 2 for fp16.
-        capability: of the GPU, such as (9, 0) for an H100; None for the interpreter.
-
-    Returns:
-        On Turing (sm_75), which has no tensor-core path in Triton, small tiles, and a group in parts such that
-        GP x D stays within 1,024: larger ones spill registers. From Ampere on the group is padded to the 16 rows
-        that a tensor core takes. Chosen so that nothing spills when compiled (`cross_compile.py`); no GPU has
-        measured them yet.
-    """
-    padded_group, padded_dim = triton.next_power_of_2(group), triton.next_power_of_2(head_dim)
-    if capability is None:
-        return Config(padded_group, 32, 4, 1)
-    if capability < (8, 0):
-        return Config(min(padded_group, max(1, 1024 // padded_dim)), 16, 4, 1)
-    wide = padded_dim > 128 or bytes_per_number == 4
-    return Config(max(16, padded_group), 32 if wide else 64, 8 if bytes_per_number == 4 else 4, 2)
-
-
-def choose_num_splits(num_programs: int, longest_table: int, tile: int, num_multiprocessors: int) -> int:
-    """Into how many parts to cut the contexts, so that a small batch fills the GPU.
-
-    Two programs for each multiprocessor are wanted; a part has four tiles at least, or the merge costs more than it
-    wins. The longest context is not known without waiting for the GPU, so the width of the table stands for it.
-
-    Args:
-        num_programs: sequences x KV heads (x parts of a group).
-        longest_table: slots that a row of the block tables can name.
-
-    Example:
-        >>> choose_num_splits(num_programs=8, longest_table=32_768, tile=64, num_multiprocessors=132)
-        33
-        >>> choose_num_splits(num_programs=512, longest_table=32_768, tile=64, num_multiprocessors=132)
-        1
-    """
-    wanted = 2 * num_multiprocessors // max(1, num_programs)
-    return max(1, min(wanted, longest_table // (4 * tile)))
-
-
 # -- what is called -------------------------------------------------------------------------------------------
 
 
@@ -284,13 +225,13 @@ def paged_attention(
         part_out, part_lse, query, key_cache, value_cache, block_tables, context_lens,
         scale, num_seqs, table_width, -(-num_tiles // num_splits),
         NUM_KV_HEADS=num_kv_heads, GROUP=group, PARTS=parts, GP=config.group_part, D=head_dim,
-        DP=triton.next_power_of_2(head_dim), P=block_size, TILE=config.tile,
+        DP=next_power_of_2(head_dim), P=block_size, TILE=config.tile,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     if num_splits > 1:
         _merge_kernel[(num_seqs * num_query_heads,)](
             out, lse, part_out, part_lse, num_seqs * num_query_heads, num_splits,
-            D=head_dim, DP=triton.next_power_of_2(head_dim), SPLITS=triton.next_power_of_2(num_splits),
+            D=head_dim, DP=next_power_of_2(head_dim), SPLITS=next_power_of_2(num_splits),
         )  # fmt: skip
     return (out, lse) if return_lse else out
 
@@ -313,7 +254,7 @@ def write_kv(
     if len(key):
         _write_kernel[(len(key),)](
             key, value, key_cache, value_cache, slot_mapping,
-            NUMBERS=numbers, PADDED=triton.next_power_of_2(numbers),
+            NUMBERS=numbers, PADDED=next_power_of_2(numbers),
         )  # fmt: skip
 
 

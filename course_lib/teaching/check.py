@@ -21,6 +21,8 @@ from pathlib import Path
 import platformdirs
 import torch
 
+from course_lib.teaching import kernel_lab
+
 TIME_LIMIT_SECONDS = 5.0
 
 
@@ -52,6 +54,9 @@ class Exercise:
     look_at: str  # when no known mistake fits
     may_change: frozenset[str] = frozenset()
     tolerance: float = 1e-5
+    launch: Callable | None = (
+        None  # for a kernel: launch(kernel, *arguments of a case) runs it, and returns its result
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,19 @@ class Diagnosis:
 
 
 # -- running an answer --------------------------------------------------------------------------------------
+
+
+# What a watched kernel is stopped for: headline, and where to look.
+WATCHED = {
+    "WildAccess": (
+        "it touches memory that is not its own",
+        "which lanes may touch memory at all? The others need a mask; or an index is wrong",
+    ),
+    "Race": (
+        "two programs write the same place",
+        "each program writes its own rows only: is the mask right?",
+    ),
+}
 
 
 class _TimeUp(BaseException):
@@ -107,7 +125,12 @@ def run_limited(function: Callable, args: list, seconds: float) -> tuple[object,
 
 
 def _describe_error(error: BaseException) -> str:
-    where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    ours = __file__, kernel_lab.__file__, os.path.join("site-packages", "triton")
+    where = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in ours)
+    ]
     place = f", line {where[0].lineno}: {where[0].line}" if where and where[0].line else ""
     return f"{type(error).__name__}: {error}".splitlines()[0] + place
 
@@ -117,7 +140,11 @@ def outcomes(exercise: Exercise, answer: Callable, seconds: float = TIME_LIMIT_S
     found = []
     for kwargs in exercise.cases():
         before = copy.deepcopy(kwargs)
-        value, error = run_limited(answer, list(kwargs.values()), seconds)  # by position: names are yours
+        arguments = list(kwargs.values())  # by position: names are yours
+        if kernel_lab.is_kernel(answer):
+            value, error = run_limited(exercise.launch, [answer, *arguments], seconds)
+        else:
+            value, error = run_limited(answer, arguments, seconds)
         changed = {name: kwargs[name] for name in sorted(exercise.may_change)}
         spoiled = [
             name for name in before if name not in changed and not same(before[name], kwargs[name], 0.0)
@@ -145,9 +172,12 @@ def difference(expected: object, got: object, tolerance: float) -> str | None:
             return f"the shape should be {list(expected.shape)}, not {list(got.shape)}"
         if expected.dtype != got.dtype:
             return f"the dtype should be {expected.dtype}, not {got.dtype}"
-        close = torch.allclose(
-            expected.double(), got.double(), rtol=tolerance, atol=tolerance, equal_nan=True
-        )
+        if expected.is_floating_point():
+            close = torch.allclose(
+                expected.double(), got.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+            )
+        else:
+            close = torch.equal(expected, got)
         return None if close else "the values differ"
     if isinstance(expected, (list, tuple)):
         if type(got) is not type(expected):
@@ -191,7 +221,7 @@ def _show_argument(name: str, value: object) -> str:
 
 
 def judge(exercise: Exercise, answer: object, seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis | str:
-    """The verdict: "not attempted", "passed", or a Diagnosis."""
+    """The verdict: "not attempted", "no Triton", "passed", or a Diagnosis."""
     if answer is ...:
         return "not attempted"
     if not callable(answer):
@@ -199,6 +229,21 @@ def judge(exercise: Exercise, answer: object, seconds: float = TIME_LIMIT_SECOND
             f"{type(answer).__name__} is no function", None, "the function itself", show(answer),
             f"pass the function without calling it: check.{exercise.name}(your_function)",
         )  # fmt: skip
+    if exercise.launch:
+        if not kernel_lab.is_kernel(answer):
+            return Diagnosis(
+                "it is a Python function and no kernel", None, "a function under @triton.jit", show(answer),
+                "keep the line @triton.jit above it",
+            )  # fmt: skip
+        if kernel_lab.has_gaps(answer):
+            return "not attempted"
+        if not kernel_lab.HERE:
+            return "no Triton"
+    return _verdict(exercise, answer, seconds)
+
+
+def _verdict(exercise: Exercise, answer: Callable, seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis | str:
+    """ "not attempted", "passed" or a Diagnosis, by what the answer does."""
     got = outcomes(exercise, answer, seconds)
     if any(outcome.value is ... for outcome in got):
         return "not attempted"
@@ -233,6 +278,8 @@ def _diagnose(
         return Diagnosis("it did not finish", case, expected, outcome.error, "a loop that never ends?")
     if outcome.error:
         kind = outcome.error.split(":")[0]
+        if kind in WATCHED:
+            return Diagnosis(WATCHED[kind][0], case, expected, outcome.error, WATCHED[kind][1])
         return Diagnosis(f"it raised {kind}", case, expected, outcome.error, "the line that raised")
     if outcome.spoiled:
         look_at = f"work on a copy: {outcome.spoiled} belongs to the caller"
@@ -287,6 +334,9 @@ def _report(exercise: Exercise, answer: object) -> None:
     if verdict == "not attempted":
         print(f"○ {exercise.name}: not attempted yet   ({exercise.minutes} min, {exercise.difficulty})")
         return
+    if verdict == "no Triton":
+        print(f"○ {exercise.name}: kernels need Triton, which is not here: solve it on Linux or in Colab")
+        return
     record = _load_progress()
     entry = record.setdefault(exercise.name, {"tries": 0, "passed": False})
     entry["tries"] = entry.get("tries", 0) + 1
@@ -326,7 +376,7 @@ def reveal(name: str) -> None:
     record = _load_progress()
     record.setdefault(name, {"tries": 0, "passed": False})["revealed"] = True
     _save_progress(record)
-    print(inspect.getsource(exercise.solution).rstrip())
+    print(inspect.getsource(getattr(exercise.solution, "fn", exercise.solution)).rstrip())
 
 
 def progress() -> None:
