@@ -78,7 +78,7 @@ class Access:
     kind: str  # load or store
     tensor: str  # the parameter's name, without _ptr
     index: np.ndarray  # [...] int64, which element; -1 where masked
-    bytes: int  # moved by the lanes that are not masked
+    bytes: int  # of the elements that are touched; lanes that touch the same one count once
 
     @property
     def mask(self) -> np.ndarray:
@@ -204,7 +204,8 @@ def _locate(
         place = addresses - tensor.data_ptr()
         size = tensor.element_size()
         if touched.size and ((place[mask] >= 0) & (place[mask] < size * tensor.numel())).all():
-            return Access(program, kind, name, np.where(mask, place // size, -1), touched.size * size)
+            index = np.where(mask, place // size, -1)
+            return Access(program, kind, name, index, len(np.unique(index[mask])) * size)
     if touched.size == 0:
         return Access(program, kind, "", np.full(addresses.shape, -1), 0)
     raise WildAccess(_tell_wild(tensors, program, kind, touched))

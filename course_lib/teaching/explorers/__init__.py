@@ -7,6 +7,7 @@ control is observed, and sets the value of one HTML widget.
 
 from course_lib.teaching.explorers.attention import block_reader
 from course_lib.teaching.explorers.bundle import Explorer, figure_html, quiz
+from course_lib.teaching.explorers.kernels import kernel_stepper, softmax_stepper
 from course_lib.teaching.explorers.kv_cache import answer, kv_calculator
 from course_lib.teaching.explorers.memory import block_tables, memory_map
 
@@ -16,7 +17,9 @@ __all__ = [
     "block_reader",
     "block_tables",
     "figure_html",
+    "kernel_stepper",
     "kv_calculator",
     "memory_map",
     "quiz",
+    "softmax_stepper",
 ]
