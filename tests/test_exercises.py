@@ -3,12 +3,17 @@
 import math
 import random
 import re
+import runpy
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import planted_02
 import planted_03
 import planted_04
+import planted_05
+import planted_06
 import pytest
 import torch
 
@@ -54,6 +59,25 @@ def requests_that_fit_by_counting(gpu, weights, per_token, context):
     return count
 
 
+def stub_of(name):
+    """The kernel that a lesson gives to fill in."""
+    for lesson in sorted((Path(__file__).parent.parent / "lessons").glob("0*.md")):
+        found = re.search(
+            rf"@triton.jit\ndef {name}\(.*?(?:\n\n\n|\n```)", lesson.read_text(encoding="utf-8"), re.DOTALL
+        )
+        if found:
+            return found[0].removesuffix("```")
+    raise LookupError(f"no lesson gives a kernel {name} to fill in")
+
+
+def as_kernel(source):
+    """A kernel from its text. Triton reads a kernel's source, so it must stand in a file."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "answer.py").write_text(f"import triton\nimport triton.language as tl\n\n\n{source}")
+    scope = runpy.run_path(str(folder / "answer.py"))
+    return scope[re.search(r"def (\w+)", source)[1]]
+
+
 ALSO_RIGHT = {
     "kv_bytes": [kv_bytes_in_another_order],
     "append_kv": [append_kv_with_a_loop],
@@ -62,6 +86,8 @@ ALSO_RIGHT = {
     **planted_02.ALSO_RIGHT,
     **planted_03.ALSO_RIGHT,
     **planted_04.ALSO_RIGHT,
+    **planted_05.ALSO_RIGHT,
+    **planted_06.ALSO_RIGHT,
 }
 
 # -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
@@ -248,6 +274,8 @@ WRONG = [
     *planted_02.WRONG,
     *planted_03.WRONG,
     *planted_04.WRONG,
+    *planted_05.WRONG,
+    *planted_06.WRONG,
 ]
 
 
@@ -260,7 +288,8 @@ def test_the_solution_and_other_right_answers_pass(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_the_stub_is_not_attempted(exercise):
     assert judge(exercise, ...) == "not attempted"
-    assert judge(exercise, lambda *args: ...) == "not attempted"
+    stub = as_kernel(stub_of(exercise.name)) if exercise.launch else lambda *args: ...
+    assert judge(exercise, stub) == "not attempted"
 
 
 @pytest.mark.parametrize(("name", "wrong", "said"), WRONG, ids=[f"{n}: {said[:20]}" for n, _, said in WRONG])
@@ -290,7 +319,7 @@ def test_every_known_mistake_is_made_by_a_planted_answer(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_every_known_mistake_is_wrong_and_told_apart(exercise):
     for mistake in exercise.mistakes:
-        verdict = judge(exercise, mistake.wrong)
+        verdict = check._verdict(exercise, mistake.wrong)  # a mistake in a kernel is told in Python
         assert verdict.headline == mistake.headline
         # a headline that names a block or a position speaks of the case that is shown below it
         named = re.findall(
@@ -306,7 +335,13 @@ def numbers_in(case):
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_the_last_hint_is_a_solution(exercise):
-    """The code of the third hint, put into the stub, passes."""
+    """The code of the third hint, put into the stub, passes. A kernel's hint gives the lines that have a gap."""
+    if exercise.launch:
+        hinted = {line.split(" = ")[0]: line for line in exercise.hints[2].splitlines()}
+        stub = stub_of(exercise.name).splitlines()
+        filled = [f"    {hinted[line.split(' = ')[0].strip()]}" if "..." in line else line for line in stub]
+        assert judge(exercise, as_kernel("\n".join(filled))) == "passed"
+        return
     names = list(exercise.cases()[0])
     body = "\n".join(f"    {line}" for line in exercise.hints[2].splitlines())
     from course_lib.attention import attention
@@ -533,8 +568,12 @@ def test_reveal_shows_code(capsys):
 def test_what_reveal_prints_runs_as_it_stands(exercise, capsys):
     """Pasted into a notebook that imported torch, and nothing of ours."""
     check.reveal(exercise.name)
+    printed = capsys.readouterr().out
+    if exercise.launch:
+        assert judge(exercise, as_kernel(printed)) == "passed"
+        return
     scope = {"torch": torch}
-    exec(capsys.readouterr().out, scope)
+    exec(printed, scope)
     assert judge(exercise, scope[exercise.name]) == "passed"
 
 

@@ -87,6 +87,7 @@ WATCHED = {
         "it touches memory that is not its own",
         "which lanes may touch memory at all? The others need a mask; or an index is wrong",
     ),
+    "NothingStored": ("nothing is stored", "tl.store(pointers, value, mask=...) writes the result"),
     "Race": (
         "two programs write the same place",
         "each program writes its own rows only: is the mask right?",
@@ -125,7 +126,8 @@ def run_limited(function: Callable, args: list, seconds: float) -> tuple[object,
 
 
 def _describe_error(error: BaseException) -> str:
-    ours = __file__, kernel_lab.__file__, os.path.join("site-packages", "triton")
+    exercises, triton = str(Path(__file__).parent / "exercises"), os.path.join("site-packages", "triton")
+    ours = __file__, kernel_lab.__file__, exercises, triton
     where = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -202,7 +204,7 @@ def difference(expected: object, got: object, tolerance: float) -> str | None:
 def show(value: object) -> str:
     """A value in one short line."""
     if isinstance(value, torch.Tensor):
-        numbers = [f"{number:.4g}" for number in value.flatten()[:4].tolist()]
+        numbers = [_number(number) for number in value.flatten()[:4].tolist()]
         dots = ", ..." if value.numel() > 4 else ""
         return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')} [{', '.join(numbers)}{dots}]"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
@@ -211,6 +213,16 @@ def show(value: object) -> str:
         return repr(float(f"{value:.6g}"))
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _number(number: float | int | bool) -> str:
+    return (
+        f"{number:.4g}"
+        if isinstance(number, float)
+        else f"{number:,}"
+        if type(number) is int
+        else str(number)
+    )
 
 
 def _show_argument(name: str, value: object) -> str:
@@ -289,8 +301,16 @@ def _diagnose(
             return Diagnosis(mistake.headline, case, expected, shown, mistake.look_at)
     if outcome.value is None and truth.value is not None:
         return Diagnosis(why, case, expected, "None", "is a `return` missing?")
+    if _has_nan(outcome.value) and not _has_nan(truth.value):
+        look_at = "inf - inf, 0 x inf and 0 / 0 are NaN: where does one arise?"
+        return Diagnosis("NaN, where a number is expected", case, expected, shown, look_at)
     look_at = exercise.look_at if "differ" in why or "afterwards" in why else "what it is asked to return"
     return Diagnosis(why, case, expected, shown, look_at)
+
+
+def _has_nan(value: object) -> bool:
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(each, torch.Tensor) and bool(each.isnan().any()) for each in values)
 
 
 def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
@@ -304,7 +324,7 @@ def _shown(truth: Outcome, outcome: Outcome) -> tuple[str, str]:
         worst = torch.unravel_index(gap.argmax(), gap.shape)  # where they differ most
         place = tuple(int(index) for index in worst)
         where = f"at [{', '.join(map(str, place))}] of {name}[{', '.join(map(str, expected.shape))}]"
-        return f"{expected[place]:.4g} {where}", f"{got[place]:.4g}"
+        return f"{_number(expected[place].item())} {where}", _number(got[place].item())
     return name + show(expected), name + show(got)
 
 

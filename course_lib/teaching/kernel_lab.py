@@ -12,6 +12,8 @@ launch raises NoTriton, which a notebook answers with its stored output.
 
 import ast
 import inspect
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,10 @@ class WildAccess(RuntimeError):
 
 class Race(RuntimeError):
     """Two programs write the same element."""
+
+
+class NothingStored(RuntimeError):
+    """A kernel has run, and left nothing behind."""
 
 
 class _AbsentKernel:
@@ -59,6 +65,10 @@ class _Absent:
     def jit(self, fn: Callable) -> _AbsentKernel:
         return _AbsentKernel(fn)
 
+
+# Without a GPU kernels are interpreted. Triton reads this when it is imported for the first time.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 try:
     import triton
@@ -111,6 +121,7 @@ def run_watched(kernel: Any, grid: Sequence[int], *arguments: Any, **named: Any)
         NoTriton: there is none.
         WildAccess: a lane that is not masked touches memory of no tensor.
         Race: two programs write the same element.
+        NothingStored: no program has stored anything.
         What the kernel's own code raises.
     """
     if not HERE:
@@ -122,11 +133,13 @@ def run_watched(kernel: Any, grid: Sequence[int], *arguments: Any, **named: Any)
     tensors = {
         name.removesuffix("_ptr"): each for name, each in given.items() if isinstance(each, torch.Tensor)
     }
-    with _watching(tensors) as accesses:
+    with _watching(tensors) as accesses, np.errstate(all="ignore"):  # inf and NaN are the kernel's own affair
         try:
             InterpretedFunction(kernel.fn)[tuple(grid)](**given)
         except Exception as error:
             raise _root(error) from None
+    if not any(access.kind == "store" for access in accesses):
+        raise NothingStored(f"{kernel.__name__} has run, and nothing is stored")
     _check_races(accesses)
     return accesses
 
@@ -161,8 +174,12 @@ def _root(error: BaseException) -> BaseException:
 
 @contextmanager
 def _watching(tensors: dict[str, torch.Tensor]):
-    """The interpreter's loads and stores are checked and written down while this lasts."""
+    """The interpreter's loads and stores are checked and written down while this lasts.
+
+    Where kernels are compiled, a function that a kernel calls (tl.sum is one) is interpreted, too.
+    """
     from triton.runtime import interpreter
+    from triton.runtime.jit import JITFunction
 
     builder, accesses = interpreter.interpreter_builder, []
     load, store = builder.create_masked_load, builder.create_masked_store
@@ -183,11 +200,36 @@ def _watching(tensors: dict[str, torch.Tensor]):
         note("store", pointers.data, mask.data)
         return store(pointers, value, mask, *options)
 
+    def interpreted_call(function, *arguments, **named):
+        return interpreter.InterpretedFunction(function.fn)(*arguments, **named)
+
+    language, compiled_call = _language_as_it_is(), JITFunction.__call__
     builder.create_masked_load, builder.create_masked_store = watched_load, watched_store
+    JITFunction.__call__ = interpreted_call
     try:
         yield accesses
     finally:
+        JITFunction.__call__ = compiled_call
+        _restore(language)
         del builder.create_masked_load, builder.create_masked_store
+
+
+def _language_as_it_is() -> list[tuple[object, dict]]:
+    """The modules and classes of Triton's language with their attributes.
+
+    The interpreter replaces some of them and does not always put them back; then nothing compiles any more.
+    """
+    modules = [each for name, each in sys.modules.items() if name.startswith("triton.language")]
+    classes = {each for module in modules for each in vars(module).values() if inspect.isclass(each)}
+    ours = [each for each in classes if each.__module__.startswith("triton.language")]
+    return [(holder, dict(vars(holder))) for holder in (*modules, *ours)]
+
+
+def _restore(language: list[tuple[object, dict]]) -> None:
+    for holder, attributes in language:
+        for name, value in attributes.items():
+            if vars(holder).get(name) is not value:
+                setattr(holder, name, value)
 
 
 def _garbage(dtype: np.dtype) -> float | int:

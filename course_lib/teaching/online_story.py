@@ -4,6 +4,7 @@ python -m course_lib.teaching.online_story      # records the scores anew; needs
 """
 
 import json
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -57,7 +58,7 @@ def states(scores: torch.Tensor, values: torch.Tensor, tile: int, *, rescale: bo
     for part, rows in zip(scores.split(tile), values.split(tile), strict=True):
         old = found[-1]
         largest = max(old.largest, part.max().item())
-        shrink = torch.exp(torch.tensor(old.largest - largest)).item() if rescale else 1.0
+        shrink = math.exp(old.largest - largest) if rescale else 1.0
         weights = torch.exp(part - largest)
         total = old.total * shrink + weights.sum().item()
         found.append(State(largest, total, old.mixed * shrink + weights @ rows, shrink))

@@ -26,15 +26,13 @@ def setup() -> None:
     program stalls them: on two cores, SmolLM2 decoded 1 token/s with two threads beside a busy process, and 20
     with one thread (30 and 22 on a quiet machine). So one core is left to the rest.
 
-    Without a GPU, kernels run in Triton's interpreter; without Triton, cells that need it show their stored output.
+    Without Triton, cells that need it say so, and show their stored output.
 
     Colab's own packages are never upgraded: gguf alone is installed if it is missing, and without its
     dependencies, so that pip has no reason to touch torch or numpy.
     """
     torch.manual_seed(0)
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
-    if not torch.cuda.is_available():
-        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported for the first time
     if on_colab() and importlib.util.find_spec("gguf") is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "gguf"], check=True)
     if importlib.util.find_spec("triton") is None:

@@ -87,3 +87,23 @@ def longest_walk(
     """Tiles that the busiest multiprocessor walks, one program at a time: waves x tiles in a split."""
     waves = math.ceil(num_seqs * num_kv_heads * splits / processors)
     return waves * math.ceil(math.ceil(context / tile) / splits)
+
+
+def walks(
+    splits: dict[str, list[int]],
+    batches: Sequence[int],
+    *,
+    num_kv_heads: int,
+    context: int,
+    tile: int,
+    multiprocessors: int,
+) -> dict[str, list[int]]:
+    """The longest walk with no split, and with each rule's splits, one for each batch."""
+    chosen = {"no split": [1] * len(batches), **splits}
+    return {
+        name: [
+            longest_walk(batch, num_kv_heads, context, tile, count, multiprocessors)
+            for batch, count in zip(batches, counts, strict=True)
+        ]
+        for name, counts in chosen.items()
+    }

@@ -40,7 +40,12 @@ def _places(rule):
 def _locate_cases():
     return [
         dict(block_table=[5, 2, 7, 0], start=start, kv_head=head, HKV=kv_heads, D=dim, P=size, TILE=8)
-        for start, head, kv_heads, dim, size in [(0, 1, 2, 16, 4), (4, 0, 3, 16, 4), (3, 2, 3, 8, 16)]
+        for start, head, kv_heads, dim, size in [
+            (0, 1, 2, 16, 4),
+            (4, 0, 3, 16, 4),
+            (3, 2, 3, 8, 16),
+            (3, 1, 2, 16, 4),
+        ]
     ]
 
 
@@ -140,7 +145,7 @@ def _far_cases():
     return [
         dict(slots=[0, 1_000, 262_143, 2_097_151], kv_head=7, HKV=8, D=128),
         dict(slots=[2_097_151, 2_097_152, 3_000_001, 5_000_003], kv_head=5, HKV=8, D=128),
-        dict(slots=[100_000_007, 300_000_001], kv_head=3, HKV=8, D=128),
+        dict(slots=[300_000_001, 1_500_000_007], kv_head=3, HKV=4, D=64),
     ]
 
 
@@ -362,18 +367,16 @@ def _scores_scaled(query, key, GROUP, GP):
     return _scored(query, key, lambda head: head // GROUP, query.shape[1] ** -0.5)
 
 
-def _scores_other_rows(query, key, GROUP, GP, head, counts=None):
-    """What is left in the rows if program k treats head(k, i) as its query head number i."""
+def _scores_first_group(query, key, GROUP, GP):
+    """Rows of all other heads are left as they are."""
     score = torch.zeros(len(query), len(key))
     for kv_head in range(key.shape[1]):
-        for i in range(GROUP if counts is None else counts):
-            if (row := head(kv_head, i)) < len(query):
-                score[row] = key[:, kv_head] @ query[row]
+        score[kv_head * GROUP] = key[:, kv_head] @ query[kv_head * GROUP]
     return score
 
 
-def _scores_first_group(query, key, GROUP, GP):
-    return _scores_other_rows(query, key, GROUP, GP, lambda k, i: k * GROUP + i, counts=1)
+def _scores_one_kv_head(query, key, GROUP, GP):
+    return _scored(query, key, lambda head: 0)
 
 
 def _scores_summed_dims_only(query, key, GROUP, GP):
@@ -417,6 +420,11 @@ PACKED_SCORES = Exercise(
             "only the first head of each group has scores",
             "is_head says which of the GP rows are heads of the group: in_group < GROUP",
             _scores_first_group,
+        ),
+        Mistake(
+            "every group uses KV head 0",
+            "the program's own number is the KV head",
+            _scores_one_kv_head,
         ),
         Mistake(
             "it multiplies sums",

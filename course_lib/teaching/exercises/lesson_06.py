@@ -74,7 +74,8 @@ def _row_cases():
     return [
         dict(scores=3 * torch.randn(13, generator=make), TILE=16),
         dict(scores=torch.tensor([-300.0, -301.0, -303.5]), TILE=4),
-        dict(scores=torch.tensor([1000.0, 998.0, 0.0, -1000.0, 999.5]), TILE=8),
+        dict(scores=torch.tensor([0.0, 998.0, -1000.0, 1000.0, 999.5]), TILE=8),
+        dict(scores=torch.tensor([-20_000.0]), TILE=4),  # the masked lanes must weigh less than any score
     ]
 
 
@@ -121,6 +122,7 @@ ROW_SOFTMAX = Exercise(
         "weight = tl.exp(score - tl.max(score, axis=0))\nshare = weight / tl.sum(weight, axis=0)",
     ),
     look_at="what is subtracted, what masked lanes weigh, what is divided by",
+    tolerance=1e-4,
     launch=_launch_row_softmax,
 )  # fmt: skip
 
@@ -217,6 +219,8 @@ def _online_cases():
             rising,
             falling,
             3 * torch.randn(11, generator=make),
+            torch.tensor([1000.0, 999.0, 998.0, 997.0, 0.0, 1.0]),
+            torch.tensor([0.0, 1.0, 2.0, 3.0, 1000.0, 999.0, 998.5]),
             90 + torch.randn(6, generator=make),
         )
     ]
@@ -257,7 +261,7 @@ ONLINE_UPDATE = Exercise(
         ),
         Mistake(
             "only the last tile counts",
-            "add to total and mixed, do not replace them",
+            "add to total and mixed, do not replace them; and return the new largest",
             _update_drops_the_past,
         ),
         Mistake(
@@ -342,12 +346,27 @@ def _merge_lse_unshifted(out_a, lse_a, out_b, lse_b):
     return out, lse if largest == -torch.inf else lse - largest
 
 
+def _unguarded(wrong):
+    """The same mistake by somebody who did not think of two empty sides either."""
+
+    def both(out_a, lse_a, out_b, lse_b):
+        out, lse = wrong(out_a, lse_a, out_b, lse_b)
+        if lse_a == lse_b == -torch.inf:
+            return out * torch.nan, lse * torch.nan
+        return out, lse
+
+    return both
+
+
 def _merge_cases():
     make = torch.Generator().manual_seed(12)
     pairs = [
         (0.3, 1.5),
         (-2.0, -5.0),
-        (200.0, 199.0),
+        (1000.0, 999.0),
+        (-1000.0, -1001.0),
+        (-100.0, 120.0),
+        (150.0, -50.0),
         (-torch.inf, 0.7),
         (1.1, -torch.inf),
         (-torch.inf, -torch.inf),
@@ -383,17 +402,19 @@ MERGE_TWO = Exercise(
             _merge_unshifted,
         ),
         Mistake(
-            "two empty sides give NaN",
+            "two empty sides give NaN in both",
             "-inf minus -inf is NaN: if both lse are -inf, nothing was seen, and the result is empty, too",
             _merge_nan_when_empty,
         ),
         Mistake(
-            "two empty sides give 0 / 0",
+            "two empty sides give NaN in the output",
             "if both lse are -inf, nothing was seen: the result is zeros, with lse -inf",
             _merge_nan_out_when_empty,
         ),
         Mistake("each side has the other's weight", "weight a goes with out_a", _merge_swapped),
+        Mistake("each side has the other's weight", "weight a goes with out_a", _unguarded(_merge_swapped)),
         Mistake("the weights do not add up to 1", "divide by the sum of both weights", _merge_not_divided),
+        Mistake("the weights do not add up to 1", "divide by the sum of both weights", _unguarded(_merge_not_divided)),
         Mistake(
             "the output is right, the lse is the sum of both",
             "lse is log(exp(lse_a) + exp(lse_b))",
@@ -405,9 +426,19 @@ MERGE_TWO = Exercise(
             _merge_lse_largest,
         ),
         Mistake(
+            "the output is right, the lse is the larger one",
+            "lse is log(exp(lse_a) + exp(lse_b)): more than either",
+            _unguarded(_merge_lse_largest),
+        ),
+        Mistake(
             "the output is right, the lse lacks what was subtracted",
             "add the larger lse to the logarithm of the sum",
             _merge_lse_unshifted,
+        ),
+        Mistake(
+            "the output is right, the lse lacks what was subtracted",
+            "add the larger lse to the logarithm of the sum",
+            _unguarded(_merge_lse_unshifted),
         ),
     ),
     hints=(
@@ -431,8 +462,8 @@ def choose_splits(num_programs, num_tiles, num_processors):
         return 1
 
     def fullness(splits):
-        waves = num_programs * splits / num_processors
-        return waves / math.ceil(waves)
+        whole_waves = -(-num_programs * splits // num_processors)  # rounded up
+        return num_programs * splits / num_processors / whole_waves
 
     counts = range(1, num_tiles + 1)
     best = max(fullness(splits) for splits in counts)
@@ -483,10 +514,6 @@ def _splits_fill_once(num_programs, num_tiles, num_processors):
     return max(1, min(num_tiles, num_processors // num_programs))
 
 
-def _splits_only_when_full(num_programs, num_tiles, num_processors):
-    return choose_splits(num_programs, num_tiles, num_processors) if num_programs < num_processors else 1
-
-
 def _splits_full_at_100(num_programs, num_tiles, num_processors):
     return (
         1 if num_programs >= num_processors else _splits_always_split(num_programs, num_tiles, num_processors)
@@ -498,7 +525,7 @@ def _splits_cases():
         dict(num_programs=programs, num_tiles=tiles, num_processors=processors)
         for programs, tiles, processors in [
             (8, 64, 132), (8, 4, 132), (100, 64, 132), (110, 64, 132), (300, 64, 132), (48, 32, 108), (6, 40, 40),
-            (1, 1, 132), (40, 4, 132),
+            (1, 1, 132), (40, 4, 132), (32, 64, 40), (2, 40, 40), (105, 64, 132),
         ]
     ]  # fmt: skip
 
