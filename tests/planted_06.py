@@ -581,6 +581,34 @@ def online_forgets_the_maximum(largest, total, mixed, score, value):
     )
 
 
+@triton.jit
+def online_shrinks_at_the_end(largest, total, mixed, score, value):
+    new = tl.maximum(largest, tl.max(score, axis=0))
+    shrink = tl.exp(largest - new)
+    weight = tl.exp(score - new)
+    total += tl.sum(weight, axis=0)
+    mixed += tl.sum(weight[:, None] * value, axis=0)
+    return new, total * shrink, mixed * shrink
+
+
+def splits_until_85(num_programs, num_tiles, num_processors):
+    if num_programs >= 0.8 * num_processors:
+        return 1
+    for s in range(1, num_tiles + 1):
+        waves = num_programs * s / num_processors
+        if waves / math.ceil(waves) >= 0.85:
+            return s
+    return num_tiles
+
+
+def merge_mean_if_both(out_a, lse_a, out_b, lse_b):
+    if torch.isinf(lse_a):
+        return out_b, lse_b
+    if torch.isinf(lse_b):
+        return out_a, lse_a
+    return 0.5 * (out_a + out_b), torch.logaddexp(lse_a, lse_b)
+
+
 def merge_from_the_smaller(out_a, lse_a, out_b, lse_b):
     if lse_a == -torch.inf:
         return out_b, lse_b
@@ -632,14 +660,16 @@ WRONG = [
     ("online_update", online_keeps_the_old_largest, "only the last tile counts"),
     ("online_update", online_softmax_of_each_tile, "every tile weighs the same"),
     ("online_update", online_forgets_the_maximum, "NaN, where a number is expected"),
-    ("online_update", online_divides_on_the_way, "the values differ"),
+    ("online_update", online_shrinks_at_the_end, "the new tile is shrunk, too"),
+    ("online_update", online_divides_on_the_way, "it divides by the total at every tile"),
     ("online_update", online_without_a_maximum, "NaN, where a number is expected"),
-    ("online_update", online_old_maximum, "NaN, where a number is expected"),
+    ("online_update", online_old_maximum, "everything is NaN from the first tile on"),
     ("online_update", online_weights_lie_down, "it raised ValueError"),
     ("online_update", online_sums_the_numbers, "it raised ValueError"),
     ("online_update", online_returns_two, "it raised ValueError"),
     ("online_update", online_in_torch, "no kernel"),
     ("merge_two", merge_takes_the_mean, "both sides weigh the same"),
+    ("merge_two", merge_mean_if_both, "both sides weigh the same"),
     ("merge_two", merge_weighs_by_lse, "the logarithms themselves"),
     ("merge_two", merge_plain_exp, "exp overflows, or both weights become 0"),
     ("merge_two", merge_trusts_the_maximum, "two empty sides give NaN in both"),
@@ -671,5 +701,6 @@ WRONG = [
     ("choose_splits", splits_floor_of_waves, "it raised ZeroDivisionError"),
     ("choose_splits", splits_tells_the_fullness, "an int is expected, not float"),
     ("choose_splits", splits_falls_through, "it returned None"),
+    ("choose_splits", splits_until_85, "all tiles are taken if that is out of reach"),
     ("choose_splits", splits_more_than_point_eight, "the value differs"),
 ]

@@ -121,10 +121,10 @@ def test_kernel_one_refuses_what_the_other_refuses():
     ).shape == (0, 2, 64)
 
 
-@pytest.mark.parametrize("num_splits", [2, 3, 7])
+@pytest.mark.parametrize("num_splits", [2, 3, 7, 40])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_splits_are_merged_and_empty_ones_weigh_nothing(num_splits, dtype):
-    """97 tokens in tiles of 32 are four tiles: with seven splits some are empty, for the short sequences most."""
+    """97 tokens in tiles of 32 are four tiles: of seven splits some are empty, of 40 most; 40 are merged in turns."""
     hold_against_fp64(*problem([97, 1, 0, 33], 4, 2, 64, 16, dtype), num_splits=num_splits)
 
 
@@ -270,17 +270,21 @@ def test_splits_fill_a_small_batch_and_leave_a_large_one_alone():
 def test_the_kernel_compiles_for_every_gpu_without_spilling(capsys):
     """No GPU is needed. No shipped configuration spills registers, or wants more shared memory than there is."""
     done = compiled(
-        "import json; from course_lib.attention.cross_compile import CASES, GPUS, compile_decode\n"
+        "import json; from course_lib.attention.cross_compile import CASES, GPUS, compile_decode, compile_merge\n"
         "for capability, (gpu, shared) in GPUS.items():\n"
         "    for group, head_dim, number in CASES:\n"
         "        r = compile_decode(capability, group=group, head_dim=head_dim, number=number)\n"
-        "        print(json.dumps([gpu, group, head_dim, number, r.registers, r.stack_bytes, r.shared_bytes, shared]))"
+        "        case = [gpu, group, head_dim, number]\n"
+        "        print(json.dumps([*case, r.registers, r.stack_bytes, r.shared_bytes, shared]))\n"
+        "    for head_dim in (128, 256):\n"
+        "        r = compile_merge(capability, head_dim)\n"
+        "        print(json.dumps([gpu, 'merge', head_dim, '', r.registers, r.stack_bytes, r.shared_bytes, shared]))"
     )
     assert done.returncode == 0, done.stderr[-2000:]
     import json
 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 6 * 12
+    assert len(rows) == 6 * 12 + 6 * 2
     bad = [row for row in rows if row[5] > 0 or row[6] > row[7]]
     assert not bad, f"(GPU, group, D, type, registers, stack bytes, shared bytes, limit): {bad}"
     with capsys.disabled():

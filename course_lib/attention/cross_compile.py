@@ -85,6 +85,21 @@ def compile_first(
     )
 
 
+def compile_merge(capability: tuple[int, int], head_dim: int) -> Resources:
+    """Compile the kernel that merges splits, for any number of them.
+
+    Raises:
+        ValueError: the kernel is interpreted in this process.
+    """
+    types = dict(
+        lse_ptr="*fp32", part_out_ptr="*fp32", part_lse_ptr="*fp32", num_rows="i32", num_splits="i32"
+    )
+    constants = dict(D=head_dim, DP=next_power_of_2(head_dim), TILE=kernels.MERGE_TILE)
+    return _compile(
+        kernels._merge_kernel, capability, "fp16", types, constants, Config(1, kernels.MERGE_TILE, 4, 1)
+    )
+
+
 def _constants(group: int, head_dim: int, block_size: int, config: Config) -> dict[str, int]:
     """The compile-time arguments that both kernels have, for 8 KV heads."""
     shape = dict(D=head_dim, DP=next_power_of_2(head_dim), P=block_size, TILE=config.tile)

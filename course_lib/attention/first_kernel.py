@@ -72,6 +72,7 @@ def _first_kernel(
     kept = scores_ptr + row[:, None] * CONTEXT + everywhere[None, :]  # [GP, CONTEXT]
     is_kept = (in_group < GROUP)[:, None] & (everywhere < context_len)[None, :]
     all_scores = tl.load(kept, mask=is_kept, other=-float("inf"))
+    tl.debug_barrier()  # a small row is loaded by several threads: all have it before it is overwritten
     largest = tl.max(all_scores, axis=1)
     weights = tl.exp2(all_scores - tl.where(largest == -float("inf"), 0.0, largest)[:, None])
     total = tl.sum(weights, axis=1)

@@ -27,6 +27,7 @@ from course_lib.attention.launch import Config, choose_config, choose_num_splits
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LOG2_E = 1 / math.log(2)
+MERGE_TILE = 16  # splits that the merge reads at a time
 
 
 @triton.jit
@@ -115,24 +116,33 @@ def _merge_kernel(
     num_splits,
     D: tl.constexpr,
     DP: tl.constexpr,
-    SPLITS: tl.constexpr,  # num_splits padded to a power of two
+    TILE: tl.constexpr,  # splits that are read at a time
 ):
     row = tl.program_id(0).to(tl.int64)
-    split = tl.arange(0, SPLITS)
-    lse = tl.load(part_lse_ptr + split * num_rows + row, mask=split < num_splits, other=-float("inf"))
-    largest = tl.max(lse, axis=0)
-    largest = tl.where(largest == -float("inf"), 0.0, largest)  # nothing seen anywhere: no NaN
-    weights = tl.exp2((lse - largest) * 1.4426950408889634)  # [SPLITS]
-    total = tl.sum(weights, axis=0)
     dim = tl.arange(0, DP)
-    place = (split * num_rows + row)[:, None] * D + dim[None, :]
-    is_read = (split < num_splits)[:, None] & (dim < D)[None, :]
-    parts = tl.load(part_out_ptr + place, mask=is_read, other=0.0)  # [SPLITS, DP]
-    out = tl.sum(parts * weights[:, None], axis=0) / tl.where(total > 0, total, 1.0)
+    # Online softmax once more: a split is what a key was, its lse the score, its output the value.
+    largest = -float("inf")
+    total = 0.0
+    mixed = tl.zeros([DP], tl.float32)
+    for start in range(0, num_splits, TILE):
+        split = start + tl.arange(0, TILE)
+        is_split = split < num_splits
+        lse = tl.load(part_lse_ptr + split * num_rows + row, mask=is_split, other=-float("inf"))
+        place = (split * num_rows + row)[:, None] * D + dim[None, :]
+        parts = tl.load(
+            part_out_ptr + place, mask=is_split[:, None] & (dim < D)[None, :], other=0.0
+        )  # [TILE, DP]
+        new_largest = tl.maximum(largest, tl.max(lse, axis=0))
+        shift = tl.where(new_largest == -float("inf"), 0.0, new_largest)  # nothing seen so far: no NaN
+        shrink = tl.exp2((largest - shift) * 1.4426950408889634)
+        weights = tl.exp2((lse - shift) * 1.4426950408889634)
+        total = total * shrink + tl.sum(weights, axis=0)
+        mixed = mixed * shrink + tl.sum(parts * weights[:, None], axis=0)
+        largest = new_largest
+    seen = total > 0
+    out = mixed / tl.where(seen, total, 1.0)
     tl.store(out_ptr + row * D + dim, out.to(out_ptr.dtype.element_ty), mask=dim < D)
-    lse = tl.where(
-        total > 0, largest + tl.log2(tl.where(total > 0, total, 1.0)) * 0.6931471805599453, -float("inf")
-    )
+    lse = tl.where(seen, largest + tl.log2(tl.where(seen, total, 1.0)) * 0.6931471805599453, -float("inf"))
     tl.store(lse_ptr + row, lse)
 
 
@@ -231,7 +241,7 @@ def paged_attention(
     if num_splits > 1:
         _merge_kernel[(num_seqs * num_query_heads,)](
             out, lse, part_out, part_lse, num_seqs * num_query_heads, num_splits,
-            D=head_dim, DP=next_power_of_2(head_dim), SPLITS=next_power_of_2(num_splits),
+            D=head_dim, DP=next_power_of_2(head_dim), TILE=MERGE_TILE,
         )  # fmt: skip
     return (out, lse) if return_lse else out
 

@@ -90,8 +90,15 @@ WATCHED = {
     "NothingStored": ("nothing is stored", "tl.store(pointers, value, mask=...) writes the result"),
     "Race": (
         "two programs write the same place",
-        "each program writes its own rows only: is the mask right?",
+        "each program writes its own rows only: is the mask right, and do the rows depend on the program's number?",
     ),
+}
+# What Triton says of usual slips, and what it means.
+KERNEL_SLIPS = {
+    "object is not iterable": "a pointer is not indexed: tl.load(pointer + offsets) reads",
+    "invalid operands of type pointer": "a pointer is an address: tl.load(pointer + offsets) reads what is there",
+    "unsupported operand type(s) for @": "matrices are multiplied by tl.dot(a, b)",
+    "ranks": "tl.dot multiplies matrices; for a vector, multiply and add: tl.sum(a * b, axis=...)",
 }
 
 
@@ -226,7 +233,14 @@ def _number(number: float | int | bool) -> str:
 
 
 def _show_argument(name: str, value: object) -> str:
-    return f"{name} {list(value.shape)}" if isinstance(value, torch.Tensor) else f"{name}={show(value)}"
+    if isinstance(value, torch.Tensor):
+        few = value.numel() <= 4
+        return (
+            f"{name}={', '.join(map(_number, value.flatten().tolist()))}"
+            if few
+            else f"{name} {list(value.shape)}"
+        )
+    return f"{name}={show(value)}"
 
 
 # -- judging ------------------------------------------------------------------------------------------------
@@ -292,7 +306,9 @@ def _diagnose(
         kind = outcome.error.split(":")[0]
         if kind in WATCHED:
             return Diagnosis(WATCHED[kind][0], case, expected, outcome.error, WATCHED[kind][1])
-        return Diagnosis(f"it raised {kind}", case, expected, outcome.error, "the line that raised")
+        slips = KERNEL_SLIPS.items() if exercise.launch else ()
+        look_at = next((meant for said, meant in slips if said in outcome.error), "the line that raised")
+        return Diagnosis(f"it raised {kind}", case, expected, outcome.error, look_at)
     if outcome.spoiled:
         look_at = f"work on a copy: {outcome.spoiled} belongs to the caller"
         return Diagnosis(why, case, f"{outcome.spoiled} as it was", "other contents", look_at)
@@ -302,7 +318,7 @@ def _diagnose(
     if outcome.value is None and truth.value is not None:
         return Diagnosis(why, case, expected, "None", "is a `return` missing?")
     if _has_nan(outcome.value) and not _has_nan(truth.value):
-        look_at = "inf - inf, 0 x inf and 0 / 0 are NaN: where does one arise?"
+        look_at = "inf - inf, 0 x inf, 0 / 0 and 0 x NaN are NaN: where does one arise?"
         return Diagnosis("NaN, where a number is expected", case, expected, shown, look_at)
     look_at = exercise.look_at if "differ" in why or "afterwards" in why else "what it is asked to return"
     return Diagnosis(why, case, expected, shown, look_at)

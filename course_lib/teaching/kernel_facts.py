@@ -1,5 +1,6 @@
 """What notebooks 05 and 06 ask about the kernels: their code, their errors, what they take, how fast they are."""
 
+import html
 import inspect
 import json
 import math
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from IPython.display import HTML
 
 from course_lib.attention import attention, write_kv
 from course_lib.attention import paged_attention as gather_attention
@@ -29,6 +32,27 @@ def show_code(kernel: Any, first: str, last: str) -> None:
     begin = next(number for number, line in enumerate(lines) if first in line)
     end = next(number for number, line in enumerate(lines) if number >= begin and last in line)
     print(textwrap.dedent("\n".join(lines[begin : end + 1])))
+
+
+def beside_2023() -> HTML:
+    """Kernel one beside a sketch of the kernel of 2023, folded."""
+    from course_lib.attention import first_kernel
+
+    ours = inspect.getsource(first_kernel._first_kernel.fn)
+    theirs = (
+        files("course_lib.teaching")
+        .joinpath("recorded", "paged_attention_2023.cu")
+        .read_text(encoding="utf-8")
+    )
+    cells = "".join(
+        f'<td style="vertical-align:top;text-align:left"><b>{title}</b>'
+        f'<pre style="font-size:80%">{html.escape(code)}</pre></td>'
+        for title, code in (("Kernel one, in Triton", ours), ("The idea of 2023, in CUDA C++", theirs))
+    )
+    return HTML(
+        "<details><summary>Kernel one beside the kernel of 2023, as a sketch in CUDA C++</summary>"
+        f"<table><tr>{cells}</tr></table></details>"
+    )
 
 
 def gpu_presets(*names: str) -> list[GpuPreset]:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from course_lib.serving.weights import DEFAULT_MODEL, cache_dir
-from course_lib.teaching import no_triton
+from course_lib.teaching import kernel_lab, no_triton
 
 
 def on_colab() -> bool:
@@ -35,7 +35,7 @@ def setup() -> None:
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
     if on_colab() and importlib.util.find_spec("gguf") is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "gguf"], check=True)
-    if importlib.util.find_spec("triton") is None:
+    if not kernel_lab.HERE:
         no_triton.answer_for_it()
 
 

@@ -5,9 +5,9 @@ What is written here follows how the rules are described; each project's own cod
     course           `attention.launch.choose_num_splits`: two programs for each multiprocessor, four tiles a split
     vLLM's Triton    16 splits while num_seqs <= 128 // num_kv_heads, else 1 (vllm/v1/attention/backends/triton_attn.py,
                      MIN_LAUNCH_GRID_SIZE_2D = 128, NUM_PAR_SOFTMAX_SEGMENTS = 16)
-    FlashAttention   1 if the grid fills 0.8 of the multiprocessors, else the smallest count within 85% of the fullest
-                     waves (num_splits_heuristic in the flash-attention repository)
-    FlashInfer       the smallest piece, found by binary search, with which all pieces run at once (its plan step)
+    FlashAttention-3 1 if the grid fills 0.8 of the multiprocessors or there are 4 tiles or fewer, else the smallest
+                     count within 85% of the fullest waves (num_splits_heuristic, hopper/ in its repository)
+    FlashInfer       the smallest piece, of 128 tokens at least, with which all pieces run at once (its plan step)
 """
 
 import math
@@ -26,44 +26,41 @@ def vllm_triton(num_seqs: int, num_kv_heads: int, context: int, tile: int, multi
     return 16 if num_seqs <= 128 // num_kv_heads else 1
 
 
-def flash_attention(num_seqs: int, num_kv_heads: int, context: int, tile: int, multiprocessors: int) -> int:
+def flash_attention_3(num_seqs: int, num_kv_heads: int, context: int, tile: int, multiprocessors: int) -> int:
     """The smallest number of splits whose waves are nearly as full as the best.
 
-    A number of splits that gives no shorter pieces than one fewer is passed over.
-
     Example:
-        >>> flash_attention(num_seqs=1, num_kv_heads=48, context=8192, tile=64, multiprocessors=108)
+        >>> flash_attention_3(num_seqs=1, num_kv_heads=48, context=8192, tile=64, multiprocessors=108)
         2
     """
-    programs, tiles = num_seqs * num_kv_heads, -(-context // tile)
-    if programs >= 0.8 * multiprocessors:
+    programs, tiles = num_seqs * num_kv_heads, math.ceil(context / tile)
+    if programs >= 0.8 * multiprocessors or tiles <= 4:
         return 1
     fullness = {}
     for splits in range(1, min(128, multiprocessors, tiles) + 1):
-        if splits == 1 or -(-tiles // splits) != -(-tiles // (splits - 1)):
-            waves = programs * splits / multiprocessors
-            fullness[splits] = waves / math.ceil(waves)
+        waves = programs * splits / multiprocessors
+        fullness[splits] = waves / math.ceil(waves)
     best = max(fullness.values())
     return next(splits for splits, full in fullness.items() if full >= 0.85 * best)
 
 
 def flash_infer(num_seqs: int, num_kv_heads: int, context: int, tile: int, multiprocessors: int) -> int:
     """As many pieces as run at once, two programs for each multiprocessor (our assumption) being able to."""
-    tiles, room = -(-context // tile), 2 * multiprocessors
-    low, high = 1, tiles  # tiles in a piece
+    tiles, room = math.ceil(context / tile), 2 * multiprocessors
+    low, high = min(tiles, math.ceil(128 / tile)), tiles  # tiles in a piece
     while low < high:
         middle = (low + high) // 2
-        if num_seqs * num_kv_heads * -(-tiles // middle) > room:
+        if num_seqs * num_kv_heads * math.ceil(tiles / middle) > room:
             low = middle + 1
         else:
             high = middle
-    return -(-tiles // low)
+    return math.ceil(tiles / low)
 
 
 RULES = {
     "this course": course,
     "vLLM's Triton kernel": vllm_triton,
-    "FlashAttention": flash_attention,
+    "FlashAttention-3": flash_attention_3,
     "FlashInfer": flash_infer,
 }
 

@@ -37,6 +37,12 @@ def _places(rule):
     return wrong
 
 
+def _in_the_first_block(block_table, start, kv_head, HKV, D, P, TILE):
+    block = block_table[start // P]
+    places = [((block * P + position % P) * HKV + kv_head) * D for position in range(start, start + TILE)]
+    return torch.tensor(places, dtype=torch.int64)
+
+
 def _locate_cases():
     return [
         dict(block_table=[5, 2, 7, 0], start=start, kv_head=head, HKV=kv_heads, D=dim, P=size, TILE=8)
@@ -61,6 +67,11 @@ LOCATE = Exercise(
             "the block table is not asked",
             "position // P is the logical block; the table says which physical one that is",
             _places(lambda t, p, h, H, D, P: (p * H + h) * D),
+        ),
+        Mistake(
+            "every position is looked up in the block of the first",
+            "each position of the tile has an entry of its own: position // P, not start // P",
+            _in_the_first_block,
         ),
         Mistake(
             "the block number is used as a slot",
@@ -262,6 +273,11 @@ def _sum_ones_behind(value_cache, block_table, context_len, TILE):
     return _summed(value_cache, block_table, range(context_len)) + (TILE - context_len)
 
 
+def _sum_times_the_mask(value_cache, block_table, context_len, TILE):
+    behind = [value_cache[0, position % value_cache.shape[1]] for position in range(context_len, TILE)]
+    return _summed(value_cache, block_table, range(context_len)) + 0 * sum(behind, torch.zeros(()))
+
+
 def _sum_tile_cases():
     make = torch.Generator().manual_seed(8)
     cases = []
@@ -299,6 +315,11 @@ SUM_TILE = Exercise(
             "lanes behind the end hold nothing that is defined",
             "a masked load without `other` may return anything: other=0.0 adds nothing",
             _sum_without_other,
+        ),
+        Mistake(
+            "stale slots are read, and multiplied by 0",
+            "0 x NaN is NaN: a masked load keeps them out, multiplying does not",
+            _sum_times_the_mask,
         ),
         Mistake(
             "the stale tail of the last block is added",

@@ -197,6 +197,29 @@ def _upside_down(largest, new):
     return torch.where(largest == -torch.inf, 0.0, torch.exp(new - largest))
 
 
+def _update_shrinks_the_new(scores, values, TILE):
+    def step(largest, total, mixed, part, rows):
+        new = torch.maximum(largest, part.max())
+        shrink, weights = torch.exp(largest - new), torch.exp(part - new)
+        return new, (total + weights.sum()) * shrink, (mixed + weights @ rows) * shrink
+
+    return _walk(scores, values, TILE, step)
+
+
+def _update_divides_each_tile(scores, values, TILE):
+    def step(largest, total, mixed, part, rows):
+        new = torch.maximum(largest, part.max())
+        shrink, weights = torch.exp(largest - new), torch.exp(part - new)
+        total = total * shrink + weights.sum()
+        return new, total, (mixed * shrink + weights @ rows) / total
+
+    return _walk(scores, values, TILE, step)
+
+
+def _update_is_nan(scores, values, TILE):
+    return torch.full((values.shape[1],), torch.nan)
+
+
 def _update_drops_the_past(scores, values, TILE):
     last, rows = scores.split(TILE)[-1], values.split(TILE)[-1]
     return last.softmax(0) @ rows
@@ -248,6 +271,21 @@ ONLINE_UPDATE = Exercise(
             "the total is rescaled, the weighted sum is not",
             "both were collected against the old maximum",
             _update_variant(shrink_mixed=_one),
+        ),
+        Mistake(
+            "everything is NaN from the first tile on",
+            "largest begins at -inf: exp(old - new) is 0 then, and exp(new - old) is infinite",
+            _update_is_nan,
+        ),
+        Mistake(
+            "the new tile is shrunk, too",
+            "its weights are against the new maximum already: shrink what is old, then add",
+            _update_shrinks_the_new,
+        ),
+        Mistake(
+            "it divides by the total at every tile",
+            "keep the sums as they are: the division comes once, at the end",
+            _update_divides_each_tile,
         ),
         Mistake(
             "shrink is upside down",
@@ -346,6 +384,17 @@ def _merge_lse_unshifted(out_a, lse_a, out_b, lse_b):
     return out, lse if largest == -torch.inf else lse - largest
 
 
+def _guarded(wrong):
+    """The same mistake by somebody who takes the other side if one is empty."""
+
+    def taken(out_a, lse_a, out_b, lse_b):
+        if lse_a == -torch.inf:
+            return out_b, lse_b
+        return (out_a, lse_a) if lse_b == -torch.inf else wrong(out_a, lse_a, out_b, lse_b)
+
+    return taken
+
+
 def _unguarded(wrong):
     """The same mistake by somebody who did not think of two empty sides either."""
 
@@ -395,7 +444,13 @@ MERGE_TWO = Exercise(
             "a side weighs exp(lse): the sum of exp(score) over its keys",
             _merge_mean,
         ),
+        Mistake(
+            "both sides weigh the same",
+            "a side weighs exp(lse): the sum of exp(score) over its keys",
+            _guarded(_merge_mean),
+        ),
         Mistake("the weights are the logarithms themselves", "a side weighs exp(lse)", _merge_by_lse),
+        Mistake("the weights are the logarithms themselves", "a side weighs exp(lse)", _guarded(_merge_by_lse)),
         Mistake(
             "exp overflows, or both weights become 0",
             "subtract the larger lse first, as in the safe softmax",
@@ -419,6 +474,16 @@ MERGE_TWO = Exercise(
             "the output is right, the lse is the sum of both",
             "lse is log(exp(lse_a) + exp(lse_b))",
             _merge_lse_summed,
+        ),
+        Mistake(
+            "the output is right, the lse is the sum of both",
+            "lse is log(exp(lse_a) + exp(lse_b))",
+            _unguarded(_merge_lse_summed),
+        ),
+        Mistake(
+            "the output is right, the lse is the sum of both",
+            "lse is log(exp(lse_a) + exp(lse_b))",
+            _guarded(_merge_lse_summed),
         ),
         Mistake(
             "the output is right, the lse is the larger one",
@@ -508,6 +573,13 @@ def _splits_one_per_tile(num_programs, num_tiles, num_processors):
     return 1 if num_programs >= 0.8 * num_processors else num_tiles
 
 
+def _splits_85_or_all(num_programs, num_tiles, num_processors):
+    if num_programs >= 0.8 * num_processors:
+        return 1
+    full = [_fullness(num_programs * s, num_processors) for s in range(1, num_tiles + 1)]
+    return next((s for s, each in enumerate(full, 1) if each >= 0.85), num_tiles)
+
+
 def _splits_fill_once(num_programs, num_tiles, num_processors):
     if num_programs >= 0.8 * num_processors:
         return 1
@@ -525,7 +597,7 @@ def _splits_cases():
         dict(num_programs=programs, num_tiles=tiles, num_processors=processors)
         for programs, tiles, processors in [
             (8, 64, 132), (8, 4, 132), (100, 64, 132), (110, 64, 132), (300, 64, 132), (48, 32, 108), (6, 40, 40),
-            (1, 1, 132), (40, 4, 132), (32, 64, 40), (2, 40, 40), (105, 64, 132),
+            (1, 1, 132), (40, 4, 132), (50, 3, 132), (56, 3, 132), (32, 64, 40), (2, 40, 40), (105, 64, 132),
         ]
     ]  # fmt: skip
 
@@ -561,6 +633,11 @@ CHOOSE_SPLITS = Exercise(
             "85% of all processors is asked, and sometimes out of reach",
             "compare with the best that any number of splits reaches",
             _splits_85_of_everything,
+        ),
+        Mistake(
+            "85% of all processors is asked, and all tiles are taken if that is out of reach",
+            "compare with the best that any number of splits reaches",
+            _splits_85_or_all,
         ),
         Mistake("one split for each tile", "the smallest number that is nearly as full", _splits_one_per_tile),
         Mistake(
