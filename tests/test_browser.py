@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LESSON = ROOT / "notebooks" / "01_kv_cache.ipynb"
 CALCULATOR, QUIZ = "explorers.kv_calculator()", 'explorers.quiz("01")'
 MEMORY_MAP, STEPPER = "explorers.memory_map()", "explorers.block_tables()"
+KERNEL, SOFTMAX = "explorers.kernel_stepper()", "explorers.softmax_stepper()"
 BUDGET_MS = 150  # of kernel time for one interaction, as the style asks on two cores
 WAIT_MS = 10_000  # for what should take well under a second
 
@@ -56,7 +57,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(why_not()), reason=wh
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What the server shows: the real notebook, and a small one with its two explorers, stored outputs and all, and
-    with the two of notebooks 02 and 03."""
+    with those of notebooks 02, 03, 05 and 06."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "root").mkdir()
     shutil.copy(LESSON, folder / "root" / "cold.ipynb")
@@ -64,7 +65,7 @@ def folder(tmp_path_factory):
     stored = [cell for cell in lesson.cells if cell.source in (CALCULATOR, QUIZ)]
     assert len(stored) == 2, f"{LESSON.name} has no cell {CALCULATOR!r} or none {QUIZ!r}"
     first, last = new_code_cell("from course_lib.teaching import explorers"), new_code_cell(TIMING)
-    others = [new_code_cell(MEMORY_MAP), new_code_cell(STEPPER)]
+    others = [new_code_cell(source) for source in (MEMORY_MAP, STEPPER, KERNEL, SOFTMAX)]
     live = new_notebook(cells=[first, *stored, *others, last], metadata=lesson.metadata)
     nbformat.write(live, folder / "root" / "live.ipynb")
     return folder
@@ -361,6 +362,27 @@ def test_the_stepper_follows_the_keyboard_and_a_chosen_token(page, live):
         assert "B's token" not in alt, "B has no token at position 7 yet, and nothing is framed"
 
 
+def test_the_kernel_stepper_follows_the_keyboard_from_tile_to_tile(page, live):
+    view = cell(live, KERNEL)
+    with watched(page, "kernel stepper"):
+        control(view, "step").locator("[role=slider]").focus()
+        alt = press_and_see(page, view, "ArrowRight")
+        assert "Softmax of all kept scores at once" in alt, f"step 5 is told as {alt!r}"
+        control(view, "sequence").locator("[role=slider]").focus()
+        alt = press_and_see(page, view, "ArrowRight")
+        assert alt.startswith("Program (1, 1), step 5 of 7"), f"sequence 1 is told as {alt!r}"
+
+
+def test_the_softmax_stepper_shows_what_forgetting_to_rescale_does(page, live):
+    view = cell(live, SOFTMAX)
+    with watched(page, "softmax stepper"):
+        control(view, "tiles seen").locator("[role=slider]").focus()
+        alt = press_and_see(page, view, "ArrowRight")
+        assert "Tile 4: m grows from 1.75 to 2.81" in alt and "16 of 24 scores seen" in alt
+        control(view, "old sums are").locator("[role=slider]").focus()
+        assert "left as they are, which is wrong" in press_and_see(page, view, "ArrowRight")
+
+
 # What one interaction costs the kernel: the message that the page sends is read, and the new picture sent. Beside it
 # a bare figure, which tells how fast this machine is just now.
 TIMING = f"""\
@@ -368,7 +390,7 @@ import statistics, time
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 model = {CALCULATOR}.widget.children[0]
-moment, step = {MEMORY_MAP}.controls[3], {STEPPER}.controls[0]
+sliders = {MEMORY_MAP}.controls[3], {STEPPER}.controls[0], {KERNEL}.controls[2], {SOFTMAX}.controls[2]
 def bare():
     figure = Figure(figsize=(9, 3))
     figure.add_subplot()
@@ -382,8 +404,8 @@ def milliseconds(run):
     return statistics.median(times)
 bare()
 moves = [lambda: model.set_state({{"index": (model.index + 1) % len(model.options)}})]
-for slider in moment, step:
-    moves.append(lambda slider=slider: slider.set_state({{"value": (slider.value + 1) % slider.max}}))
+for slider in sliders:
+    moves.append(lambda slider=slider: slider.set_state({{"value": (slider.value + 1) % slider.max or 1}}))
 print(*map(milliseconds, moves), milliseconds(bare))"""
 BARE_MS = 25  # of a bare figure on two cores when nothing else runs, seen: 22 to 26
 
@@ -404,6 +426,7 @@ def test_the_pictures_answer_within_the_budget(page, live, capsys):
             said.append(f"{times} ms (a bare figure: {bare:.0f} ms, so the budget is {budget:.0f})")
         with capsys.disabled():
             print(
-                f"\ncalculator, memory map, stepper: the kernel answers in {'; then '.join(said)}", flush=True
+                f"\ncalculator, memory map, three steppers: the kernel answers in {'; then '.join(said)}",
+                flush=True,
             )
         assert within, f"medians of 9 interactions: {'; then '.join(said)}"

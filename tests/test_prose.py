@@ -1,4 +1,4 @@
-"""Figures that stand in the prose of notebooks 02 to 04 and in no output there: each is computed here."""
+"""Figures that stand in the prose of notebooks 02 to 06 and in no output there: each is computed here."""
 
 import statistics
 from pathlib import Path
@@ -15,7 +15,7 @@ from course_lib.memory import (
     simulate,
 )
 from course_lib.serving import greedy
-from course_lib.teaching import paper, presets
+from course_lib.teaching import online_story, paper, presets, split_rules
 from course_lib.teaching.exercises.lesson_02 import max_batch, slab_utilisation
 from course_lib.teaching.recorder import Recorder
 
@@ -147,3 +147,46 @@ def test_the_first_token_takes_the_largest_weight_in_more_than_half_of_the_heads
         last = cache.length(sequence) - 1
         tops = [int(cache.weights(layer, head, sequence, last).argmax()) for layer, head in heads]
         assert tops.count(0) > 135, f"sequence {sequence}: {tops.count(0)} of 270"
+
+
+def test_the_figures_of_the_kernel():
+    says("05_gpu_kernel", "you would need 256 GiB of keys and values to get there", "all layers, 8 GiB.")
+    array = 2**31 * 2 / 2**30  # GiB of fp16 that an int32 reaches
+    assert 32 * 2 * array == 256 and 2 * array == 8
+    says("05_gpu_kernel", "4 FLOP a byte, where an H100 would need 295", "take 8 KiB for one KV head")
+    gpu = presets.load_presets()[1]["NVIDIA H100 SXM 80GB"]
+    assert 2 * 4 / 2 == 4 and round(gpu.fp16_tflops * 1e12 / (gpu.bandwidth_gb_s * 1e9)) == 295
+    assert 16 * 2 * 128 * 2 == 8 * 2**10
+    says(
+        "05_gpu_kernel", "4 × context / 128 numbers a thread", "on a T4's 64 KiB it ended below 16,384 tokens"
+    )
+    assert 4 * 4096 / 128 <= 255 < 4 * 8192 / 128 and 64 * 2**10 / 4 == 16_384
+
+
+def test_the_figures_of_the_splits():
+    says(
+        "06_online_softmax",
+        "For one sequence they say 15 to 33",
+        "nearly fill the GPU, 1 to 16. From 32 on nobody splits",
+    )
+    shape = dict(num_kv_heads=8, context=32_768, tile=64, multiprocessors=132)
+    alone, sixteen, more = (
+        sorted(found[0] for found in split_rules.table([batch], **shape).values()) for batch in (1, 16, 32)
+    )
+    assert (alone[0], alone[-1]) == (15, 33) and (sixteen[0], sixteen[-1]) == (1, 16) and more == [1] * 4
+    says("06_online_softmax", "a split of 993 tokens reads 508 KB for its KV head and leaves 2 KB")
+    assert (
+        round(32_768 / 33) == 993 and round(993 * 2 * 128 * 2 / 1e3) == 508 and round(4 * 128 * 4 / 1e3) == 2
+    )
+
+
+def test_the_figures_of_the_recorded_queries():
+    says(
+        "06_online_softmax",
+        "Its 24 scores",
+        "two other heads of the model's 270",
+        "8 of the head's 64 output numbers",
+    )
+    for query in online_story.load().values():
+        assert len(query.scores) == len(query.tokens) == 24 and query.values.shape == (24, 8)
+    assert 30 * 9 == 270

@@ -12,7 +12,7 @@ import argparse
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import triton
@@ -67,18 +67,26 @@ def compile_decode(
 
 
 def compile_first(
-    capability: tuple[int, int], context: int, *, group: int = 4, head_dim: int = 128, number: str = "fp16"
+    capability: tuple[int, int],
+    context: int,
+    *,
+    group: int = 4,
+    head_dim: int = 128,
+    number: str = "fp16",
+    num_warps: int | None = None,
 ) -> Resources:
     """Compile kernel one for a GPU, with room for a context.
 
     Args:
         context: the longest that it can serve, a power of two.
         group, head_dim, number: as for `compile_decode`.
+        num_warps: of 32 threads; None takes what a launch takes.
 
     Raises:
         ValueError: the kernel is interpreted in this process.
     """
     config = first_kernel.shape_of_launch(group, capability)
+    config = replace(config, num_warps=num_warps or config.num_warps)
     constants = _constants(group, head_dim, 16, config) | dict(CONTEXT=context)
     return _compile(
         first_kernel._first_kernel, capability, number, dict(scores_ptr="*fp32"), constants, config

@@ -100,34 +100,23 @@ def _draw_tables(axes: Axes, tables: Sequence, step: Step) -> None:
 
 
 def _draw_scores(axes: Axes, step: Step) -> None:
-    weights = step.phase in ("values", "out") or (step.phase == "softmax")
-    kind = "weights" if weights else "scores"
-    axes.text(11.2, 0.35, f"{kind} kept: room for {ROOM} a query head", fontsize=11, va="center")
+    weights = step.phase in ("softmax", "values", "out")
+    left, cell = 14.2, 0.59
+    axes.text(11.2, 0.35, f"{'weights' if weights else 'scores'} kept: room for {ROOM} a query head", fontsize=11,
+              va="center")  # fmt: skip
     for row in range(GROUP_PADDED):
         y = 0.9 + 0.8 * row
         name = f"head {step.kv_head * GROUP + row}" if row < GROUP else "padding"
         axes.text(11.2, y + 0.33, name, fontsize=10, va="center")
-        for position in range(ROOM):
-            look = dict(RESERVED) if row == GROUP else dict(FREE)
-            if row < GROUP and position < step.num_scores:
-                look = dict(facecolor=ORANGE if weights else SKY)
-            _box(axes, 14.2 + 0.59 * position, y, 0.59, 0.68, **look)
-    if step.slots and GROUP:
-        live = sum(slot >= 0 for slot in step.slots)
-        first = step.num_scores - live if step.phase == "keys" else _first_position(step)
-        width = 0.59 * live
-        _box(
-            axes,
-            14.2 + 0.59 * first,
-            0.9,
-            width,
-            0.8 * GROUP - 0.12,
-            fill=False,
-            edgecolor=VERMILLION,
-            lw=2.4,
-        )
-    elif step.phase == "softmax":
-        _box(axes, 14.2, 0.9, 0.59 * ROOM, 0.8 * GROUP - 0.12, fill=False, edgecolor=VERMILLION, lw=2.4)
+        kept = cell * step.num_scores if row < GROUP else 0.0
+        _box(axes, left, y, cell * ROOM, 0.68, **(FREE if row < GROUP else RESERVED))
+        _box(axes, left, y, kept, 0.68, facecolor=PURPLE if weights else BLUE, alpha=0.6)
+        edges = [left + cell * position for position in range(1, ROOM)]
+        axes.vlines(edges, y, y + 0.68, color="#888888", lw=0.6)
+    live = ROOM if step.phase == "softmax" else sum(slot >= 0 for slot in step.slots)
+    first = step.num_scores - live if step.phase == "keys" else _first_position(step) if step.slots else 0
+    frame = left + cell * first, 0.9, cell * live, 0.8 * GROUP - 0.12
+    _box(axes, *frame, fill=False, edgecolor=VERMILLION, lw=2.4 if live else 0)
 
 
 def _first_position(step: Step) -> int:
