@@ -179,15 +179,16 @@ def test_errors_are_those_of_each_path():
 
 # -- results of a GPU -----------------------------------------------------------------------------------------
 
+CASE = dict(num_heads=32, num_kv_heads=8, head_dim=128, block_size=16, lengths="full")
 FOUND = {
     "dry": False,
     "device": "cuda",
     "dtype": "bfloat16",
-    "machine": {"gpu": "NVIDIA H200", "date": "2027-01-01"},
+    "machine": {"hardware": {"gpu": "NVIDIA H200"}, "date": "2027-01-01"},
     "ceilings": {"read_gb_per_s": 4600.0, "copy_gb_per_s": 4300.0},
     "rows": [
         {
-            "case": "batch 64 context 8192",
+            "case": dict(batch=64, context=8192, **CASE),
             "kv_bytes": 2_147_483_648,
             "candidates": {
                 "ours": {"status": "timed", "share_of_read": 0.91},
@@ -199,7 +200,7 @@ FOUND = {
     "goals": [{"text": "90% of the read ceiling from 1 GB on", "verdict": "met"}],
     "tuning": [
         {
-            "case": "batch 1 context 32768",
+            "case": dict(batch=1, context=32_768, **CASE),
             "default": {"num_splits": 33},
             "best": {"num_splits": 16},
             "default_to_best": 1.04,
@@ -233,8 +234,10 @@ def test_results_are_shown_as_they_stand(monkeypatch, tmp_path, capsys):
     kernel_facts.measured_splits()
     told = capsys.readouterr().out
     assert "measured on: NVIDIA H200, 2027-01-01, bfloat16" in told and "4,600 GB/s" in told
-    row = next(line for line in told.splitlines() if line.startswith("batch 64"))
-    assert row.split()[4:] == ["2.15", "91%", "-", "62%", "-", "failed"]
+    row = next(
+        line for line in told.splitlines() if line.startswith("64 x 8,192, heads 32/8, block 16, full")
+    )
+    assert row.split()[8:] == ["2.15", "91%", "-", "62%", "-", "failed"]
     assert "✓ 90% of the read ceiling from 1 GB on: met" in told
     assert "33 chosen, 16 best (1.04 x its time)" in told
 

@@ -168,23 +168,29 @@ def measured() -> None:
     found = results()
     if found is None:
         print("measured on: nothing yet. No GPU was at hand where the course was built.")
-        print(
-            "On a machine with one, `python -m benchmarks.kernel_gpu` takes about 20 minutes and fills this in."
-        )
+        print("On a machine with one, `python -m benchmarks.kernel_gpu` fills this in.")
         return
     machine = found["machine"]
-    print(f"measured on: {machine.get('gpu', found['device'])}, {machine['date']}, {found['dtype']}")
+    print(f"measured on: {machine['hardware']['gpu']}, {machine['date']}, {found['dtype']}")
     ceilings = found["ceilings"]
     print(
         f"reading reaches {ceilings['read_gb_per_s']:,.0f} GB/s there, copying {ceilings['copy_gb_per_s']:,.0f}"
     )
-    print("\n".join(_result_lines(found["rows"])))
+    print("share of the read ceiling that each reaches:\n" + "\n".join(_result_lines(found["rows"])))
     for goal in found["goals"]:
-        print(f"{'✓' if goal['verdict'] == 'met' else '✗'} {goal['text']}: {goal['verdict']}")
+        sign = {"met": "✓", "not met": "✗"}.get(goal["verdict"], "○")
+        print(f"{sign} {goal['text']}: {goal['verdict']}")
+
+
+def _case(case: Mapping) -> str:
+    heads = f"{case['num_heads']}/{case['num_kv_heads']}"
+    return (
+        f"{case['batch']} x {case['context']:,}, heads {heads}, block {case['block_size']}, {case['lengths']}"
+    )
 
 
 def _result_lines(rows: Sequence[Mapping]) -> list[str]:
-    """The largest cases: GB of keys and values, and the share of the read ceiling that each candidate reaches."""
+    """The largest cases: GB of keys and values, and the share of each candidate."""
     largest = sorted(rows, key=lambda row: row["kv_bytes"])[-6:]
     names = ["ours", "ours, identity table", "sdpa", "gather, then sdpa", "flex"]
     lines = [f"{'case':46}{'GB':>7}" + "".join(f"{name:>22}" for name in names)]
@@ -196,7 +202,7 @@ def _result_lines(rows: Sequence[Mapping]) -> list[str]:
             cells.append(
                 f"{candidate['share_of_read']:22.0%}" if timed else f"{candidate.get('status', '-'):>22}"
             )
-        lines.append(f"{row['case']!s:46}{row['kv_bytes'] / 1e9:7.2f}" + "".join(cells))
+        lines.append(f"{_case(row['case']):46}{row['kv_bytes'] / 1e9:7.2f}" + "".join(cells))
     return lines
 
 
@@ -208,5 +214,5 @@ def measured_splits() -> None:
     for row in tuning:
         ours, best = row["default"]["num_splits"], row["best"]["num_splits"]
         print(
-            f"{row['case']!s:46} splits: {ours} chosen, {best} best ({row['default_to_best']:.2f} x its time)"
+            f"{_case(row['case']):46} splits: {ours} chosen, {best} best ({row['default_to_best']:.2f} x its time)"
         )
