@@ -15,7 +15,7 @@ Source: Kwon et al. (SOSP 2023), sections 3.1 and 6.1: Orca (Max), Orca (Pow2), 
 """
 
 from bisect import bisect_right
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,9 +65,17 @@ class Allocator(Protocol):
     def check_fits(self, request: Request) -> None:
         """Raise ValueError, with the limit, if the request could not run even alone."""
 
-    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+    def admit(
+        self, key: int, request: Request, num_tokens: int, token_ids: Sequence[int] | None = None
+    ) -> bool:
         """Make room for the first `num_tokens`, and for what the plan reserves; False, and nothing changed, if
-        there is none."""
+        there is none. With the tokens themselves, a beginning that is cached is taken over."""
+
+    def num_cached(self, key: int) -> int:
+        """Tokens that were taken over when the request was admitted: their keys and values are there."""
+
+    def fork(self, parent: int, child: int) -> bool:
+        """A second sequence with the parent's tokens so far, which are shared; False if this plan cannot share."""
 
     def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
         """Make room for more tokens. Returns the blocks to copy first, as (source, destination).
@@ -160,7 +168,9 @@ class ReservingAllocator:
                 f"the largest in a region of {self.num_slots} has {largest}"
             )
 
-    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+    def admit(
+        self, key: int, request: Request, num_tokens: int, token_ids: Sequence[int] | None = None
+    ) -> bool:
         check_new(key, request, num_tokens, self.slabs)
         asked = self.asks_for(request)
         offset = self.region.allocate(asked)
@@ -168,6 +178,12 @@ class ReservingAllocator:
             return False
         self.slabs[key] = Slab(request, offset, asked, num_tokens)
         return True
+
+    def num_cached(self, key: int) -> int:
+        return 0
+
+    def fork(self, parent: int, child: int) -> bool:
+        return False  # a slab is one request's own
 
     def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
         slab = self.slabs[key]
@@ -222,13 +238,15 @@ class ReservingAllocator:
 
 
 class PagedAllocator:
-    """Blocks on demand: a request holds the blocks that its tokens need, and no more. One table a request: none is
-    forked here.
+    """Blocks on demand: a request holds the blocks that its tokens need, and no more.
 
     Args:
         num_slots: of the region; what does not fill a block is never used.
         block_size: slots in a block.
         watermark: share of the blocks that an admission leaves free, so that those that run can grow.
+        enable_prefix_caching: keep what full blocks hold findable, and begin with it where a text begins the same.
+
+    `counts`, `extents` and what they are made of take each table for itself: they are for requests that share nothing.
 
     Example:
         >>> paged = PagedAllocator(num_slots=15_728, block_size=16)
@@ -238,16 +256,23 @@ class PagedAllocator:
         SlotCounts(token_states=100, reserved=12, internal=0, external=15616)
     """
 
-    def __init__(self, num_slots: int, block_size: int = 16, watermark: float = WATERMARK):
+    def __init__(
+        self,
+        num_slots: int,
+        block_size: int = 16,
+        watermark: float = WATERMARK,
+        enable_prefix_caching: bool = False,
+    ):
         self.num_slots = positive_int("num_slots", num_slots)
         if positive_int("block_size", block_size) > num_slots:
             raise ValueError(f"a block of {block_size} slots is larger than the region of {num_slots}")
         if not (isinstance(watermark, (int, float)) and 0 <= watermark < 1):
             raise ValueError(f"watermark must be a share from 0 to below 1, got {watermark!r}")
-        self.pool = BlockPool(num_slots // block_size, block_size)
+        self.pool = BlockPool(num_slots // block_size, block_size, enable_prefix_caching)
         self.num_spare = int(watermark * self.pool.num_blocks)  # blocks
         self.requests: dict[int, Request] = {}
         self.tables: dict[int, BlockTable] = {}
+        self.cached: dict[int, int] = {}  # tokens that a request took over
 
     def check_fits(self, request: Request) -> None:
         needed = -(-request.total_len // self.pool.block_size)
@@ -257,15 +282,45 @@ class PagedAllocator:
                 f"there are {self.pool.num_blocks}"
             )
 
-    def admit(self, key: int, request: Request, num_tokens: int) -> bool:
+    def admit(
+        self, key: int, request: Request, num_tokens: int, token_ids: Sequence[int] | None = None
+    ) -> bool:
         check_new(key, request, num_tokens, self.tables)
-        needed = -(-num_tokens // self.pool.block_size)
+        table = BlockTable(self.pool)
+        known = [] if token_ids is None else table.find_prefix(token_ids[:num_tokens])
+        # Blocks that are shared with a sequence that runs cost nothing; cached ones that are free leave the free list.
+        shared = sum(self.pool.ref_count(record.block_id) > 0 for record in known)
+        needed = -(-num_tokens // self.pool.block_size) - shared
         spare = self.num_spare if self.tables else 0  # alone, a request may take all
         if needed + spare > self.pool.num_free:
             return False
-        self.requests[key], self.tables[key] = request, BlockTable(self.pool)
-        self.grow(key, num_tokens)
+        table.adopt(known)
+        self.requests[key], self.tables[key], self.cached[key] = request, table, table.num_tokens
+        self.grow(key, num_tokens - table.num_tokens)
         return True
+
+    def num_cached(self, key: int) -> int:
+        return self.cached[key]
+
+    def fork(self, parent: int, child: int) -> bool:
+        if child in self.tables:
+            raise ValueError(f"request {child} is there already: release it first")
+        self.requests[child], self.tables[child] = self.requests[parent], self.tables[parent].fork()
+        self.cached[child] = self.cached[parent]
+        return True
+
+    def remember(self, key: int, token_ids: Sequence[int]) -> None:
+        """The keys and values of these first tokens of a request are written: its full blocks can be found."""
+        self.tables[key].remember(token_ids)
+
+    def num_filled(self) -> int:
+        """Slots that hold a token; one that several requests share counts once."""
+        size, filled = self.pool.block_size, dict[int, int]()
+        for table in self.tables.values():
+            for index, block_id in enumerate(table.block_ids):
+                held = min(size, table.num_tokens - index * size)
+                filled[block_id] = max(held, filled.get(block_id, 0))
+        return sum(filled.values())
 
     def grow(self, key: int, num_tokens: int = 1) -> list[tuple[int, int]]:
         table = self.tables[key]
@@ -274,7 +329,7 @@ class PagedAllocator:
 
     def release(self, key: int) -> None:
         self.tables.pop(key).free()
-        del self.requests[key]
+        del self.requests[key], self.cached[key]
 
     def counts(self) -> SlotCounts:
         size, tokens, at_end = self.pool.block_size, 0, 0

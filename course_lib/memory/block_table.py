@@ -1,5 +1,6 @@
 """Where each token of a sequence lives: logical blocks to physical blocks, positions to slots."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from course_lib.memory.block_pool import BlockPool, CachedBlock, OutOfBlocks, positive_int
@@ -111,36 +112,48 @@ class BlockTable:
 
     # -- prefix caching ---------------------------------------------------------------------------------------
 
-    def adopt_prefix(self, token_ids: list[int]) -> int:
-        """Begin with the longest cached prefix of a prompt.
+    def find_prefix(self, token_ids: Sequence[int]) -> list[CachedBlock]:
+        """The longest cached prefix of a prompt. Nothing is taken yet.
 
         Whole blocks only, and never the whole prompt: at least one token must go through the model, or there
         would be nothing to choose the next token from.
+        """
+        size, found = self.pool.block_size, list[CachedBlock]()
+        for block in range((len(token_ids) - 1) // size):
+            tokens = tuple(token_ids[block * size : (block + 1) * size])
+            record = self.pool.lookup(found[-1] if found else None, tokens)
+            if record is None:
+                break
+            found.append(record)
+        return found
 
-        Returns:
-            How many tokens need no computing. The table holds them.
+    def adopt(self, records: list[CachedBlock]) -> None:
+        """Begin with blocks that `find_prefix` has found, and that nobody has taken since.
 
         Raises:
             ValueError: the table holds tokens already.
         """
         if self.num_tokens:
             raise ValueError(f"only an empty table adopts a prefix; this one holds {self.num_tokens} tokens")
-        size, parent = self.pool.block_size, None
-        for block in range((len(token_ids) - 1) // size):
-            record = self.pool.lookup(parent, tuple(token_ids[block * size : (block + 1) * size]))
-            if record is None:
-                break
+        for record in records:
             if self.pool.ref_count(record.block_id):
                 self.pool.share(record.block_id)
             else:
                 self.pool.revive(record.block_id)
-            self.block_ids.append(record.block_id)
-            self._records.append(record)
-            parent = record
-        self.num_tokens = len(self.block_ids) * size
+        self.block_ids = [record.block_id for record in records]
+        self._records = list(records)
+        self.num_tokens = len(records) * self.pool.block_size
+
+    def adopt_prefix(self, token_ids: Sequence[int]) -> int:
+        """Begin with the longest cached prefix of a prompt. Returns how many tokens need no computing.
+
+        Raises:
+            ValueError: the table holds tokens already.
+        """
+        self.adopt(self.find_prefix(token_ids))
         return self.num_tokens
 
-    def remember(self, token_ids: list[int]) -> None:
+    def remember(self, token_ids: Sequence[int]) -> None:
         """Make the full blocks findable, once their keys and values are written.
 
         Args:

@@ -14,6 +14,7 @@ of the last come and recomputation; num_known and num_computed are the two count
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from course_lib.memory.allocators import Allocator, SlotCounts
@@ -30,6 +31,7 @@ class Progress:
     num_known: int  # tokens that have been read or made: the prompt, and the output so far
     num_computed: int = 0  # of these, tokens whose keys and values are in the cache
     num_held: int = 0  # tokens that the allocator has made room for
+    token_ids: Sequence[int] | None = None  # the known tokens themselves, for those who cache prefixes
 
 
 @dataclass
@@ -87,8 +89,11 @@ class Scheduler:
         self.running: dict[int, Progress] = {}  # by key, in the order of arrival
         self.num_preemptions = 0
 
-    def add(self, key: int, request: Request) -> None:
+    def add(self, key: int, request: Request, token_ids: Sequence[int] | None = None) -> None:
         """A request arrives, and waits.
+
+        Args:
+            token_ids: its tokens, if the allocator caches prefixes; a list that grows with what the request makes.
 
         Raises:
             ValueError: it could not run even alone, or its key is taken.
@@ -96,7 +101,21 @@ class Scheduler:
         if key in self.running or key in self.waiting:
             raise ValueError(f"request {key} runs or waits already: give each request a key of its own")
         self.allocator.check_fits(request)
-        self.waiting[key] = Progress(key, request, num_known=request.prompt_len)
+        self.waiting[key] = Progress(key, request, num_known=request.prompt_len, token_ids=token_ids)
+
+    def fork(self, parent: int, child: int, token_ids: Sequence[int] | None = None) -> None:
+        """A second sequence that goes on from where a running one is. It shares what is cached, if the allocator can
+        share and there is a place; else it waits in front of all others, and computes all of it anew."""
+        if child in self.running or child in self.waiting:
+            raise ValueError(f"request {child} runs or waits already: give each request a key of its own")
+        source = self.running[parent]
+        progress = Progress(child, source.request, source.num_known, token_ids=token_ids)
+        if len(self.running) < self.max_num_seqs and self.allocator.fork(parent, child):
+            progress.num_computed, progress.num_held = source.num_computed, source.num_held
+            self.running[child] = progress
+        else:
+            self.waiting[child] = progress
+            self.waiting.move_to_end(child, last=False)
 
     def schedule(self) -> Step:
         """Decide who runs now, and make room for it."""
@@ -106,10 +125,12 @@ class Scheduler:
                 budget -= self._take(progress, budget, step)
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             progress = next(iter(self.waiting.values()))
-            if not self.allocator.admit(progress.key, progress.request, progress.num_known):
+            known = progress.key, progress.request, progress.num_known, progress.token_ids
+            if not self.allocator.admit(*known):
                 break
             self.running[progress.key] = self.waiting.pop(progress.key)
             progress.num_held = progress.num_known
+            progress.num_computed = self.allocator.num_cached(progress.key)
             step.admitted.append(progress.key)
             budget -= self._take(progress, budget, step)
         return step

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from course_lib.attention.dense import attend_one
 from course_lib.attention.paged import Gather, attend_gathered, copy_blocks, plan_gather
 from course_lib.memory import BlockPool, BlockTable, OutOfBlocks
 from course_lib.serving.model import LlamaConfig
@@ -67,27 +68,6 @@ def plan_runs(new_tokens: dict[int, int], lengths: dict[int, int]) -> list[Run]:
 def positions_of(runs: list[Run]) -> torch.Tensor:
     """Where each token of the flat batch stands in its own sequence: [T] int64."""
     return torch.cat([torch.arange(run.context_len - run.num_new, run.context_len) for run in runs])
-
-
-def attend_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Causal attention of one sequence's newest tokens: [T, Hq, D] over [S, Hkv, D] -> [T, Hq, D].
-
-    The same result as `course_lib.attention.attention`, through torch's fused kernel.
-    """
-    num_tokens, context_len = len(query), len(key)
-    visible = None
-    if 1 < num_tokens < context_len:  # some context is old: the causal triangle ends bottom right
-        position = torch.arange(context_len - num_tokens, context_len, device=query.device)
-        visible = torch.arange(context_len, device=query.device) <= position[:, None]  # [T, S]
-    out = F.scaled_dot_product_attention(
-        query.transpose(0, 1)[None],  # [1, Hq, T, D]
-        key.transpose(0, 1)[None],  # [1, Hkv, S, D]
-        value.transpose(0, 1)[None],
-        attn_mask=visible,
-        is_causal=num_tokens == context_len,
-        enable_gqa=True,
-    )
-    return out[0].transpose(0, 1)
 
 
 class NoCache:
