@@ -1,8 +1,10 @@
 """Kernels taken apart: the watched interpreter, its findings, and what happens where there is no Triton."""
 
+import ast
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -313,3 +315,153 @@ def test_a_notebook_runs_to_the_end_where_there_is_no_triton(name, without_trito
             kept = "".join(output.get("text", "") for output in before.outputs)
             assert printed == kept, after.source
     assert answered >= 4
+
+
+@triton.jit
+def filled_lanes(out_ptr, x_ptr, count, TILE: tl.constexpr):
+    index = tl.arange(0, TILE)
+    tl.store(out_ptr + index, tl.load(x_ptr + index, mask=index < count, other=7.0))
+
+
+def test_a_masked_lane_with_other_has_its_value():
+    out = torch.zeros(4)
+    run_watched(filled_lanes, (1,), out, torch.ones(4), 3, TILE=4)
+    assert out.tolist() == [1.0, 1.0, 1.0, 7.0]
+
+
+@triton.jit
+def one_place(out_ptr, x_ptr):
+    tl.store(out_ptr, tl.load(x_ptr))
+
+
+@pytest.mark.parametrize(("grid", "other"), [((2,), "1, 0, 0"), ((1, 2), "0, 1, 0"), ((1, 1, 2), "0, 0, 1")])
+def test_a_race_is_found_on_the_first_element_and_along_every_axis(grid, other):
+    with pytest.raises(Race, match=rf"programs \(0, 0, 0\) and \({other}\) both write element 0 of out"):
+        run_watched(one_place, grid, torch.zeros(1), torch.ones(1))
+
+
+@triton.jit
+def divided(out_ptr, x_ptr, y_ptr):
+    tl.store(out_ptr, tl.load(x_ptr) / tl.load(y_ptr))
+
+
+def test_infinities_and_nan_of_a_kernel_are_not_warned_of():
+    out = torch.zeros(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_watched(divided, (1,), out, torch.zeros(1), torch.zeros(1))
+    assert out.isnan()
+
+
+def test_a_call_of_a_kernel_is_what_it_was():
+    """What is interpreted for a watched run is compiled again behind it."""
+    from triton.runtime.jit import JITFunction
+
+    before = JITFunction.__call__
+    run_watched(one_place, (1,), torch.zeros(1), torch.ones(1))
+    assert JITFunction.__call__ is before
+
+
+def test_the_last_line_that_is_shown_is_not_sought_before_the_first(capsys):
+    kernel_facts.show_code(doubled, "tl.store", "index")
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["tl.store(out_ptr + index, 2 * x, mask=index < num_written)"]
+
+
+def test_each_column_of_the_errors_is_of_its_own_path(monkeypatch):
+    from course_lib.attention import first_kernel, kernels
+
+    options = {}
+    for number, (module, name) in enumerate(
+        [(kernel_facts, "gather_attention"), (first_kernel, "paged_attention"), (kernels, "paged_attention")],
+        start=1,
+    ):
+
+        def wrong(query, *rest, _number=number, **given):
+            options[_number] = given
+            return torch.full_like(query, 1000.0 * _number)
+
+        monkeypatch.setattr(module, name, wrong)
+    for errors in kernel_facts.error_table(torch.device("cpu")).values():
+        assert errors[0] < 1 and [round(error / 1000) for error in errors[1:]] == [1, 2, 3]
+    assert options == {1: {}, 2: {}, 3: {"num_splits": 2}}
+
+
+def test_the_largest_cases_and_missed_goals_are_shown(monkeypatch, tmp_path, capsys):
+    import json
+
+    row = FOUND["rows"][0]
+    rows = [
+        {**row, "case": {**row["case"], "batch": n}, "kv_bytes": n * 10**9} for n in (8, 1, 3, 2, 7, 5, 6, 4)
+    ]
+    goals = [{"text": text, "verdict": text} for text in ("met", "not met", "not measured")]
+    (tmp_path / "found.json").write_text(json.dumps({**FOUND, "rows": rows, "goals": goals}))
+    monkeypatch.setattr(kernel_facts, "RESULTS", tmp_path / "found.json")
+    kernel_facts.measured()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told if ", heads" in line] == ["3", "4", "5", "6", "7", "8"]
+    assert told[-3:] == ["✓ met: met", "✗ not met: not met", "○ not measured: not measured"]
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_from_a_notebook_that_interprets(monkeypatch, capsys):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    kernel_facts.cross_compile("--gpus", "H100", "--group", "4")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("GPU") and row.split()[:4] == ["H100", "4", "128", "fp16"]
+    kernel_facts.cross_compile("--gpus", "no such GPU")
+    assert capsys.readouterr().out.startswith("✗ it did not compile: ")
+
+
+class _Shell:
+    def __init__(self):
+        self.ast_transformers, self.user_ns = [], {"In": [""]}
+
+
+def _run_cell(shell, source):
+    """As IPython runs a cell: transformed, then executed in the user's names."""
+    shell.user_ns["In"].append(source)
+    tree = ast.parse(source)
+    for transformer in shell.ast_transformers:
+        tree = transformer.visit(tree)
+    exec(compile(tree, "cell", "exec"), shell.user_ns)
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    from course_lib.teaching import no_triton
+
+    shell = _Shell()
+    monkeypatch.setattr(no_triton, "get_ipython", lambda: shell)
+    monkeypatch.setattr(no_triton, "display", lambda value: print(f"displayed {value}"))
+    no_triton.answer_for_it()
+    no_triton.answer_for_it()  # as when the first cell runs twice
+    return shell
+
+
+def test_only_what_triton_is_to_blame_for_is_answered(shell, capsys):
+    assert len(shell.ast_transformers) == 1
+    _run_cell(shell, "raise ImportError('none here', name='triton.language')\nlost = 1")
+    assert "this cell needs Triton" in capsys.readouterr().out
+    _run_cell(shell, "lost + 1")  # a name that the cell before did not come to make
+    assert "this cell needs Triton" in capsys.readouterr().out
+    for source, error in (
+        ("never_made", NameError), ("import no_such_module", ImportError), ("1 / 0", ZeroDivisionError)
+    ):  # fmt: skip
+        with pytest.raises(error):
+            _run_cell(shell, source)
+    _run_cell(shell, "None")
+    _run_cell(shell, "6 * 7")
+    assert capsys.readouterr().out == "displayed 42\n"
+
+
+def test_a_name_counts_as_missing_only_if_a_cell_without_triton_did_not_make_it(shell, capsys):
+    """Names of the learner's own failed cell, and names that were there before, stay the learner's own affair."""
+    with pytest.raises(ZeroDivisionError):
+        _run_cell(shell, "1 / 0; mine = 1")
+    _run_cell(shell, "there = 2")
+    _run_cell(shell, "raise ImportError('none here', name='triton')\nthere = lost = 3")
+    _run_cell(shell, "del there")
+    for name in ("mine", "there"):
+        with pytest.raises(NameError):
+            _run_cell(shell, name)

@@ -199,3 +199,96 @@ def test_the_kernel_steppers_last_step_is_within_reach():
     step.value = step.max
     told = re.search(r'alt="([^"]*)"', explorer.widget.children[-1].value)[1]
     assert "It stores its result" in told and (sequence.value, kv_head.value) == (0, 1)
+
+
+def test_vllms_and_flash_attentions_rules_at_their_edges():
+    assert [split_rules.vllm_triton(batch, 8, 32_768, 64, 132) for batch in (15, 16, 17)] == [16, 16, 1]
+    assert split_rules.flash_attention_3(8, 1, 32_768, 64, 10) == 1, "0.8 of the processors are enough"
+    assert split_rules.flash_attention_3(7, 1, 32_768, 64, 10) > 1
+    assert split_rules.flash_attention_3(1, 1, 32_768, 64, 132) == 109, "85% of the 128 that are tried"
+    assert split_rules.flash_attention_3(1, 1, 320, 64, 132) == 5, "five tiles are cut, to the last"
+
+
+def test_a_piece_of_flash_infer_may_be_a_single_large_tile():
+    assert split_rules.flash_infer(1, 1, 32_768, 256, 132) == 128
+    assert split_rules.flash_infer(1, 1, 32_768, 48, 132) == math.ceil(683 / 3), (
+        "128 tokens are three tiles of 48"
+    )
+
+
+def texts_at(axes, left, top, right, bottom):
+    """What is written in a part of the picture, row by row."""
+    found = [(text.get_position(), text.get_text()) for text in axes.texts]
+    found = [(y, x, text) for (x, y), text in found if left <= x <= right and top <= y <= bottom]
+    return [text for y, x, text in sorted(found)]
+
+
+def test_a_tile_names_positions_slots_and_heads():
+    steps = kernel_story.story()
+    step = [s for s in steps if (s.sequence, s.kv_head) == (0, 1)][3]
+    axes = plots.kernel_step(steps, 0, 1, 3).axes[0]
+    live = [str(slot) for slot in step.slots if slot >= 0]
+    assert texts_at(axes, 6.4, 5.0, 23.5, 5.95) == ["16", "17", "18", "19", "20"]
+    assert texts_at(axes, 6.4, 6.1, 23.5, 7.0) == live
+    assert texts_at(axes, 6.4, 5.96, 23.5, 6.09) == ["masked"] * 3
+    assert texts_at(axes, 11.2, 1.0, 11.2, 4.5) == ["head 3", "head 4", "head 5", "padding"]
+
+
+@pytest.mark.parametrize(("number", "word"), [(1, "scores"), (4, "weights"), (5, "weights"), (8, "weights")])
+def test_scores_become_weights_in_the_softmax(number, word):
+    steps = kernel_story.story()
+    own = [s for s in steps if (s.sequence, s.kv_head) == (0, 1)]
+    axes = plots.kernel_step(steps, 0, 1, number).axes[0]
+    assert any(text.get_text().startswith(f"{word} kept") for text in axes.texts)
+    color = to_rgba("#0072B2" if word == "scores" else "#CC79A7", 0.6)
+    bars = [
+        p for p in axes.patches if p.get_height() == 0.68 and p.get_facecolor() == color and p.get_width()
+    ]
+    assert len(bars) == GROUP, "nothing is kept for the padded head"
+    assert {p.get_width() for p in bars} == {0.59 * own[number].num_scores}
+
+
+@pytest.mark.parametrize(
+    ("number", "first", "count"), [(1, 0, 8), (3, 16, 5), (4, 0, 32), (5, 0, 8), (7, 16, 5)]
+)
+def test_the_scores_of_a_step_are_framed(number, first, count):
+    axes = plots.kernel_step(kernel_story.story(), 0, 1, number).axes[0]
+    (frame,) = [patch for patch in framed(axes) if patch.get_y() == 0.9 and patch.get_x() > 14]
+    assert (frame.get_x() - 14.2) / 0.59 == pytest.approx(
+        first
+    ) and frame.get_width() / 0.59 == pytest.approx(count)
+
+
+def test_slots_that_were_read_stand_out_in_the_pool():
+    """Of sequence 0 the first two tiles, of three."""
+    axes = plots.kernel_step(kernel_story.story(), 0, 1, 2).axes[0]
+    own = [s for s in kernel_story.story() if (s.sequence, s.kv_head) == (0, 1)]
+    read = {slot for step in own[1:3] for slot in step.slots if slot >= 0}
+    slots = [patch for patch in axes.patches if patch.get_height() == 2.1 and patch.get_width() == 1.08]
+    slots = [patch for patch in slots if patch.get_lw() < 2]
+    full = {number for number, patch in enumerate(slots) if patch.get_alpha() == 1.0}
+    assert len(slots) == BLOCK_SIZE * kernel_story.NUM_BLOCKS and full == read
+
+
+def test_the_maximum_and_the_truth_are_lines():
+    query = online_story.load()["scores that rise"]
+    scores, _, output = plots.online_step(query, 4, 3, True).axes
+    assert set(scores.lines[0].get_ydata()) == {states(query.scores, query.values, 4)[3].largest}
+    truth = query.scores.softmax(0) @ query.values
+    drawn = torch.tensor(output.collections[0].get_offsets()[:, 1])
+    torch.testing.assert_close(drawn.float(), truth, rtol=1e-5, atol=1e-6)
+
+
+def test_the_caption_of_the_split_rules_is_of_the_first_batch():
+    batches, shape = [1, 64], dict(num_kv_heads=8, context=32_768, tile=64, multiprocessors=132)
+    splits = split_rules.table(batches, **shape)
+    walks = split_rules.walks(splits, batches, **shape)
+    told = plots.split_rules(splits, batches, walks, "here").alt
+    cut = [walks[name][0] for name in splits]
+    assert f"and {min(cut)} to {max(cut)} with them" in told
+    assert all(f"{found[0]} ({name})" in told for name, found in splits.items())
+
+
+def test_the_softmax_stepper_reaches_the_last_tile_of_one():
+    _, tile, seen, _ = explorers.softmax_stepper().controls
+    assert seen.max == len(online_story.load()["mixed"].scores) and tile.options[0] == 1

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 
 triton = pytest.importorskip("triton", reason="no Triton here")
 
-from course_lib.attention import attention, first_kernel, kernels  # noqa: E402
+from course_lib.attention import attention, cross_compile, first_kernel, kernels  # noqa: E402
 from course_lib.attention import write_kv as torch_write_kv  # noqa: E402
 from course_lib.attention.launch import Config, choose_config, choose_num_splits  # noqa: E402
 from course_lib.teaching import kernel_facts  # noqa: E402
+from course_lib.teaching.kernel_lab import run_watched  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = "cpu" if kernels.INTERPRETED else "cuda"
@@ -336,3 +337,118 @@ def test_the_notebooks_kernels_and_the_solutions_compile(tmp_path):
     done = compiled(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMPILE}")
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.split()) == 9
+
+
+def test_kernel_one_reaches_beyond_two_to_the_31_numbers():
+    try:
+        caches = [torch.empty(131_080, 16, 8, 128, dtype=torch.float16, device=DEVICE) for _ in range(2)]
+    except RuntimeError as error:
+        pytest.skip(f"no room for two caches of 4 GiB: {error}")
+    make = torch.Generator().manual_seed(0)
+    key, value = (torch.randn(3, 8, 128, generator=make).half() for _ in range(2))
+    torch_write_kv(key.to(DEVICE), value.to(DEVICE), *caches, (torch.arange(3) + 131_075 * 16).to(DEVICE))
+    query = torch.randn(1, 8, 128, generator=make).half()
+    tables, contexts = (torch.tensor(x, dtype=torch.int32, device=DEVICE) for x in ([[131_075]], [3]))
+    out = first_kernel.paged_attention(query.to(DEVICE), *caches, tables, contexts)
+    torch.testing.assert_close(out.cpu(), attention(query, key, value), rtol=1e-2, atol=2e-3)
+
+
+def test_splits_beyond_two_to_the_31_numbers_are_merged():
+    """The second split of row 0 begins at number 2^31 + 128."""
+    rows, head_dim = 2**24 + 1, 128
+    try:
+        part_out = torch.empty((rows + 1) * head_dim, dtype=torch.float16, device=DEVICE)
+    except RuntimeError as error:
+        pytest.skip(f"no room for 4 GiB: {error}")
+    part_lse = torch.empty(rows + 1, device=DEVICE)
+    part_lse[0] = part_lse[rows] = 0.0  # of equal weight
+    part_out[:head_dim], part_out[rows * head_dim :] = 1.0, 3.0
+    out, lse = torch.empty(1, head_dim, device=DEVICE), torch.empty(1, device=DEVICE)
+    kernels._merge_kernel[(1,)](out, lse, part_out, part_lse, rows, 2, D=head_dim, DP=head_dim, TILE=16)
+    torch.testing.assert_close(out.cpu(), torch.full((1, head_dim), 2.0))
+    assert lse.item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("function", [kernels.paged_attention, first_kernel.paged_attention])
+def test_a_scale_is_taken_as_it_is_given(function):
+    (query, *rest), sequences = problem([20, 3], 3, 2, 64, 16, torch.float32)
+    key, value = sequences[0]
+    out = function(query, *rest, scale=0.05)
+    torch.testing.assert_close(
+        out[0].cpu(), attention(query[:1].cpu(), key, value, scale=0.05)[0], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("function", [kernels.paged_attention, first_kernel.paged_attention])
+@pytest.mark.parametrize("name", ["query", "key_cache", "value_cache", "block_tables"])
+def test_no_tensor_may_have_gaps(function, name):
+    with pytest.raises(ValueError, match="not contiguous"):
+        function(**spoiled(**{name: lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)}))
+
+
+@pytest.mark.parametrize(("group", "head_dim"), [(5, 80), (3, 64), (1, 96)])
+def test_no_kernel_touches_anything_outside_of_its_tensors(group, head_dim):
+    """Also where padded lanes would land behind the last row, and where nothing that is stored would show it."""
+    inputs, _ = kernel_facts.problem([9, 0, 21], group=group, num_kv_heads=2, head_dim=head_dim, block_size=4)
+    query, *_, tables, _ = inputs
+    shape = dict(NUM_KV_HEADS=2, GROUP=group, D=head_dim, DP=128 if head_dim > 64 else 64, P=4, TILE=16)
+    padded, width = triton.next_power_of_2(group), tables.shape[1]
+    parts = torch.zeros(2, *query.shape), torch.zeros(2, *query.shape[:2])
+    numbers = 0.1, len(query), width, 1  # the third tile is left out
+    run_watched(kernels._decode_kernel, (3, 2, 2), *parts, *inputs, *numbers, PARTS=1, GP=padded, **shape)
+    rows = len(query) * query.shape[1]
+    merged = torch.zeros_like(query), torch.zeros(query.shape[:2])
+    run_watched(kernels._merge_kernel, (rows,), *merged, *parts, rows, 2, D=head_dim, DP=shape["DP"], TILE=16)
+    room = torch.zeros_like(query), torch.zeros(*query.shape[:2], 32)
+    run_watched(
+        first_kernel._first_kernel, (3, 2), *room, *inputs, 0.1, width, GP=padded, CONTEXT=32, **shape
+    )
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+@pytest.mark.parametrize(("group", "head_dim"), [(5, 96), (16, 128), (3, 64), (4, 256), (17, 64)])
+def test_the_decode_kernel_is_compiled_in_as_many_parts_as_it_is_launched(
+    monkeypatch, capability, group, head_dim
+):
+    taken = {}
+    monkeypatch.setattr(
+        cross_compile, "_compile", lambda *arguments: taken.update(arguments[4], config=arguments[5])
+    )
+    cross_compile.compile_decode(capability, group=group, head_dim=head_dim)
+    assert (taken["PARTS"] - 1) * taken["GP"] < group <= taken["PARTS"] * taken["GP"]
+    assert taken["GP"] == taken["config"].group_part and taken["TILE"] == taken["config"].tile
+
+
+def test_limits_of_shared_memory_are_those_of_the_data_sheets():
+    """CUDA C++ Programming Guide, table of compute capabilities: shared memory of a block, in KiB."""
+    most = {(7, 5): 64, (8, 0): 163, (8, 6): 99, (8, 9): 99, (9, 0): 227, (10, 0): 227}
+    for capability, (gpu, limit) in cross_compile.GPUS.items():
+        assert limit <= most[capability] * 1024, gpu
+
+
+@pytest.mark.slow
+def test_a_gpu_is_compiled_for_as_itself():
+    done = compiled(
+        "from course_lib.attention import cross_compile as c\n"
+        "compile, targets = c.triton.compile, []\n"
+        "c.triton.compile = lambda *a, target, **k: targets.append(target.arch) or compile(*a, target=target, **k)\n"
+        "for capability in c.GPUS: c.compile_merge(capability, 64)\n"
+        "print(*targets)"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["75", "80", "86", "89", "90", "100"]
+
+
+def test_the_table_of_the_command_line_asks_for_what_it_is_told(monkeypatch, capsys):
+    found = cross_compile.Resources(Config(4, 32, 4, 1), 100, 0, 65536)
+    asked = []
+    for name in ("compile_first", "compile_decode"):
+        monkeypatch.setattr(cross_compile, name, lambda *a, **k: asked.append((a, k)) or found)
+    monkeypatch.setattr(sys, "argv", ["cross_compile", "--first", "1024", "4096", "--gpus", "T4", "H100"])
+    cross_compile.main()
+    assert [a for a, _ in asked] == [(gpu, context) for gpu in ((7, 5), (9, 0)) for context in (1024, 4096)]
+    asked.clear()
+    monkeypatch.setattr(sys, "argv", ["cross_compile", "--group", "6", "--head-dim", "64", "--gpus", "H100"])
+    cross_compile.main()
+    assert asked == [(((9, 0),), dict(group=6, head_dim=64, number="fp16"))]
+    assert capsys.readouterr().out.splitlines()[-1].split() == "H100 6 64 fp16 4 32 4 100 0 B 64 KiB".split()
