@@ -15,7 +15,7 @@ Source: Kwon et al. (SOSP 2023), sections 3.1 and 6.1: Orca (Max), Orca (Pow2), 
 """
 
 from bisect import bisect_right
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -313,12 +313,13 @@ class PagedAllocator:
         """The keys and values of these first tokens of a request are written: its full blocks can be found."""
         self.tables[key].remember(token_ids)
 
-    def num_filled(self) -> int:
-        """Slots that hold a token; one that several requests share counts once."""
+    def num_filled(self, num_computed: Mapping[int, int]) -> int:
+        """Slots whose keys and values are written, if of each request so many first tokens are; a slot that several
+        requests share counts once."""
         size, filled = self.pool.block_size, dict[int, int]()
-        for table in self.tables.values():
+        for key, table in self.tables.items():
             for index, block_id in enumerate(table.block_ids):
-                held = min(size, table.num_tokens - index * size)
+                held = max(0, min(size, num_computed[key] - index * size))
                 filled[block_id] = max(held, filled.get(block_id, 0))
         return sum(filled.values())
 

@@ -21,6 +21,7 @@ import torch
 from tokenizers import Tokenizer
 
 from course_lib.memory import FitRegion, PagedAllocator, Request, ReservingAllocator, Scheduler
+from course_lib.memory.block_pool import positive_int
 from course_lib.serving.kv_cache import Run, plan_runs
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.sampling import Draw, SamplingParams, choose
@@ -73,7 +74,7 @@ class _Job:
     seed: int
     prompt: list[int]
     sequences: list[_Sequence]
-    num_cached: int = 0
+    num_cached: int | None = None  # of the prompt, when it was first admitted
 
     @property
     def finished(self) -> bool:
@@ -88,7 +89,7 @@ class EngineStats:
     num_waiting: int
     num_preemptions: int  # since it began
     num_cached_tokens: int  # taken over from the cache, since it began
-    slots_used: int  # of the KV cache: they hold a token
+    slots_used: int  # of the KV cache: they hold a token's keys and values
     slots_reserved: int  # they belong to a sequence, and hold none yet
     slots_free: int
 
@@ -131,9 +132,13 @@ class LLMEngine:
         attention_backend: str = "auto",
     ):
         config = model.config
-        for name, value in (("max_model_len", max_model_len), ("max_num_seqs", max_num_seqs)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, value in (
+            ("block_size", block_size),
+            ("max_model_len", max_model_len),
+            ("max_num_seqs", max_num_seqs),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+        ):
+            positive_int(name, value)
         if max_model_len > config.max_position:
             raise ValueError(
                 f"max_model_len {max_model_len} is beyond the model's context of {config.max_position}"
@@ -181,6 +186,7 @@ class LLMEngine:
         self.jobs: dict[int, _Job] = {}  # by request_id: those that are not finished
         self.sequences: dict[int, _Sequence] = {}  # by key: those that run or wait
         self.num_cached_tokens = 0
+        self._copies: list[tuple[int, int]] = []  # blocks that are to be copied before the next forward pass
         self._request_ids, self._keys = itertools.count(), itertools.count()
 
     # -- requests come and go ---------------------------------------------------------------------------------
@@ -191,7 +197,10 @@ class LLMEngine:
         Raises:
             ValueError: an empty prompt, or a token that the model does not have.
         """
-        tokens = self.tokenizer.encode(prompt).ids if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str):
+            tokens = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        else:
+            tokens = list(prompt)
         if not tokens:
             raise ValueError("the prompt is empty: there is no token to continue from")
         vocab_size = self.model.config.vocab_size
@@ -250,8 +259,12 @@ class LLMEngine:
     # -- one step ---------------------------------------------------------------------------------------------
 
     def step(self) -> list[RequestOutput]:
-        """One forward pass over everything that runs now. Returns the requests that have made a token."""
+        """One forward pass over everything that runs now. Returns the requests that have made a token.
+
+        Nothing is noted down before all is computed: a step that is interrupted can be done again.
+        """
         step = self.scheduler.schedule()
+        self._copies += step.copies
         for key in step.admitted:
             self._note_cached(key)
         num_new = {key: count for key, count in step.num_new.items() if count}
@@ -259,19 +272,20 @@ class LLMEngine:
             return []
         running = self.scheduler.running
         runs = plan_runs(num_new, {key: running[key].num_computed for key in num_new})
-        hidden = self._forward(runs, step.copies)
-        made = self.scheduler.complete(step)
+        hidden = self._forward(runs)
+        ends = {
+            run.sequence: run.stop - 1 for run in runs if run.context_len == running[run.sequence].num_known
+        }
+        chosen = self._choose(hidden, ends)
+        self.scheduler.complete(step)
         for key in num_new:
             self._remember(key)
-        if not made:
-            return []
-        last = {run.sequence: run.stop - 1 for run in runs}
-        logits = self.model.logits(hidden[[last[key] for key in made]])  # [made, vocab]
-        return self._take(made, logits)
+        return self._take(chosen)
 
-    def _forward(self, runs: list[Run], copies: list[tuple[int, int]]) -> torch.Tensor:
+    def _forward(self, runs: list[Run]) -> torch.Tensor:
         device = self.model.device
-        positions = self.store.begin_step(runs, copies)
+        positions = self.store.begin_step(runs, self._copies)
+        self._copies = []
         token_ids = [
             token
             for run in runs
@@ -281,23 +295,39 @@ class LLMEngine:
         ]
         return self.model(torch.tensor(token_ids, device=device), positions.to(device), self.store)
 
-    def _take(self, made: list[int], logits: torch.Tensor) -> list[RequestOutput]:
-        """Choose each sequence's next token; a prompt that is complete becomes n sequences first."""
-        rows, sequences = [], []
-        for row, key in enumerate(made):
+    def _choose(self, hidden: torch.Tensor, ends: dict[int, int]) -> dict[int, list[int]]:
+        """The next token of each sequence that has computed all it knows; n of them where a prompt becomes n outputs.
+
+        Args:
+            ends: key -> the last row of the sequence in `hidden`.
+        """
+        if not ends:
+            return {}
+        logits = self.model.logits(hidden[list(ends.values())])  # [sequences, vocab]
+        rows, draws = [], []
+        for row, key in enumerate(ends):
             sequence = self.sequences[key]
             job = self.jobs[sequence.request_id]
-            family = [sequence]
-            if len(job.sequences) < job.params.n:  # its first token: the others begin here
-                family += [self._fork(sequence, index) for index in range(1, job.params.n)]
-            sequences += family
-            rows += [row] * len(family)
-        draws = [self._draw(sequence) for sequence in sequences]
-        chosen = choose(logits[rows] if len(rows) > len(made) else logits, draws)
-        for sequence, token in zip(sequences, chosen, strict=True):
-            sequence.token_ids.append(token)
-            self._end_if_done(sequence, token)
-        progressed = list(dict.fromkeys(sequence.request_id for sequence in sequences))
+            first = len(sequence.token_ids) == sequence.prompt_len and sequence.index == 0
+            for index in range(job.params.n) if first else (sequence.index,):
+                rows.append(row)
+                draws.append(Draw(job.params.temperature, job.seed, index, len(sequence.token_ids)))
+        tokens = choose(logits[rows], draws)
+        chosen: dict[int, list[int]] = {key: [] for key in ends}
+        for row, token in zip(rows, tokens, strict=True):
+            chosen[list(ends)[row]].append(token)
+        return chosen
+
+    def _take(self, chosen: dict[int, list[int]]) -> list[RequestOutput]:
+        """Each sequence takes its token; a prompt that is complete becomes n sequences first."""
+        progressed: dict[int, None] = {}
+        for key, tokens in chosen.items():
+            sequence = self.sequences[key]
+            family = [sequence, *(self._fork(sequence, index) for index in range(1, len(tokens)))]
+            for member, token in zip(family, tokens, strict=True):
+                member.token_ids.append(token)
+                self._end_if_done(member, token)
+            progressed[sequence.request_id] = None
         outputs = [self._output(request_id) for request_id in progressed]
         for output in outputs:
             if output.finished:
@@ -312,10 +342,6 @@ class LLMEngine:
         self.sequences[child.key] = child
         self.jobs[parent.request_id].sequences.append(child)
         return child
-
-    def _draw(self, sequence: _Sequence) -> Draw:
-        job = self.jobs[sequence.request_id]
-        return Draw(job.params.temperature, job.seed, sequence.index, len(sequence.token_ids))
 
     def _end_if_done(self, sequence: _Sequence, token: int) -> None:
         params = self.jobs[sequence.request_id].params
@@ -332,7 +358,8 @@ class LLMEngine:
     def _note_cached(self, key: int) -> None:
         num_cached, job = self.allocator.num_cached(key), self.jobs[self.sequences[key].request_id]
         self.num_cached_tokens += num_cached
-        job.num_cached = max(job.num_cached, min(num_cached, len(job.prompt)))
+        if job.num_cached is None:
+            job.num_cached = num_cached
 
     def _remember(self, key: int) -> None:
         if isinstance(self.allocator, PagedAllocator) and self.allocator.pool.enable_prefix_caching:
@@ -345,7 +372,7 @@ class LLMEngine:
             Completion(each.index, each.token_ids[each.prompt_len :], each.finish_reason, self.tokenizer)
             for each in job.sequences
         ]
-        return RequestOutput(request_id, job.prompt, outputs, job.num_cached, job.finished)
+        return RequestOutput(request_id, list(job.prompt), outputs, job.num_cached or 0, job.finished)
 
     # -- all at once ------------------------------------------------------------------------------------------
 
@@ -382,12 +409,15 @@ class LLMEngine:
     def stats(self) -> EngineStats:
         """What runs, what waits, and what the slots of the KV cache are."""
         num_slots = self.allocator.num_slots
+        computed = {key: progress.num_computed for key, progress in self.scheduler.running.items()}
         if isinstance(self.allocator, PagedAllocator):
             pool = self.allocator.pool
-            used, held = self.allocator.num_filled(), (pool.num_blocks - pool.num_free) * pool.block_size
+            used, held = (
+                self.allocator.num_filled(computed),
+                (pool.num_blocks - pool.num_free) * pool.block_size,
+            )
         else:
-            slabs = self.allocator.slabs.values()
-            used, held = sum(slab.num_tokens for slab in slabs), sum(slab.asked for slab in slabs)
+            used, held = sum(computed.values()), sum(slab.asked for slab in self.allocator.slabs.values())
         return EngineStats(
             num_running=len(self.scheduler.running),
             num_waiting=len(self.scheduler.waiting),

@@ -31,7 +31,8 @@ class SamplingParams:
         for name, value in (("max_tokens", self.max_tokens), ("n", self.n)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < float("inf"):
+        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
+        if not number or not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be a number of at least 0, got {self.temperature!r}")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise ValueError(f"seed must be a whole number or None, got {self.seed!r}")
@@ -62,7 +63,9 @@ def choose(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
     chosen = logits.argmax(dim=-1).tolist()
     for row, draw in enumerate(draws):
         if draw.temperature > 0:
-            shares = torch.softmax(logits[row].double() / draw.temperature, dim=-1).cumsum(dim=-1)
+            scores = logits[row].double()
+            # The largest first becomes 0: divided by a tiny temperature it stays 0, and the others vanish.
+            shares = torch.softmax((scores - scores.max()) / draw.temperature, dim=-1).cumsum(dim=-1)
             token = int(torch.searchsorted(shares, shares[-1] * draw.dice(), right=True))
             chosen[row] = min(token, len(shares) - 1)
     return chosen

@@ -123,9 +123,12 @@ class SlabStore:
         slabs = {}
         for run in runs:
             slab = self.allocator.slabs[run.sequence].offset // self.allocator.max_len
-            if self.owners.get(slab) != run.sequence or run.context_len == run.num_new:
-                self.cache.free(slab)  # what another has left, or the same before it was preempted
+            if self.owners.get(slab) != run.sequence:
+                self.cache.free(slab)  # what another has left
                 self.owners[slab] = run.sequence
+            self.cache.lengths[slab] = (
+                run.context_len - run.num_new
+            )  # the scheduler knows, also after an interruption
             slabs[slab] = run.num_new
         return self.cache.begin_step(slabs)
 

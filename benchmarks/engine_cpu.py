@@ -1,0 +1,304 @@
+"""The engine on a CPU: against vLLM on the same weights, paged against slabs, and what scheduling costs.
+
+    python -m benchmarks.engine_cpu                              # about 15 minutes, writes results/engine_cpu.json
+    python -m benchmarks.engine_cpu --vllm PATH/TO/python        # the same, with a vLLM that takes turns with us
+    python -m benchmarks.engine_cpu --parts payoff --out -
+
+Three parts, each with both sides in one run, so that a machine that slows down slows both: read the ratios.
+
+    decode   tokens/s of the decode steps alone: our engine on blocks and on slabs, and vLLM where it is installed
+    payoff   a workload with chat lengths, scaled to the model, at equal kv_cache_bytes: reserve_max against paged
+    waiting  microseconds of the scheduler in a step while many requests wait; share of a step outside the model
+
+vLLM runs in a process and an environment of its own, on the checkpoint folder that the course made.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from benchmarks.machine import RESULTS, machine
+from course_lib.memory import PagedAllocator, Request, Scheduler, sharegpt_like
+from course_lib.serving import LLMEngine, SamplingParams, load_model
+from course_lib.serving.model import LlamaModel
+from course_lib.serving.weights import ensure_default_checkpoint
+
+BYTES_PER_SLOT = 46_080  # of SmolLM2-135M in fp32: K and V x 3 KV heads x 64 x 30 layers x 4 bytes
+NEW_TOKENS = 32
+SCALE, MAX_LEN = 8, 256  # chat lengths are divided by SCALE, as MAX_LEN is an eighth of 2,048
+
+
+# -- decode -------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """Our engine, as the benchmark asks."""
+
+    def __init__(self, model: LlamaModel, tokenizer: Tokenizer, allocator: str):
+        self.model, self.tokenizer, self.allocator = model, tokenizer, allocator
+
+    def generate(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, list[list[int]]]:
+        """(seconds, tokens)."""
+        longest = max(map(len, prompts)) + new_tokens
+        engine = LLMEngine(
+            self.model,
+            self.tokenizer,
+            kv_cache_bytes=len(prompts) * (longest + 16) * BYTES_PER_SLOT,
+            allocator=self.allocator,
+            max_model_len=longest,
+            max_num_batched_tokens=2048,
+        )
+        start = time.perf_counter()
+        outputs = engine.generate(prompts, SamplingParams(max_tokens=new_tokens, ignore_eos=True))
+        return time.perf_counter() - start, [output.outputs[0].token_ids for output in outputs]
+
+
+WORKER = """
+import json, sys, time
+from vllm import LLM, SamplingParams
+import vllm
+llm = LLM(sys.argv[1], dtype="float32", max_model_len=2048, enforce_eager=True, enable_prefix_caching=False)
+print("ready", vllm.__version__, file=sys.stderr, flush=True)
+print(json.dumps(vllm.__version__), flush=True)
+for line in sys.stdin:
+    prompts, new_tokens = json.loads(line)
+    params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
+    start = time.perf_counter()
+    outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+    seconds = time.perf_counter() - start
+    print("RESULT" + json.dumps([seconds, [list(o.outputs[0].token_ids) for o in outputs]]), flush=True)
+"""
+
+
+class Theirs:
+    """vLLM in a process of its own, which answers line by line."""
+
+    def __init__(self, python: str, folder: Path):
+        environment = os.environ | {
+            "VLLM_CPU_KVCACHE_SPACE": "4",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
+        self.process = subprocess.Popen(
+            [python, "-c", WORKER, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.version = next(json.loads(line) for line in self.process.stdout if line.startswith('"'))
+
+    def generate(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, list[list[int]]]:
+        """(seconds, tokens)."""
+        self.process.stdin.write(json.dumps([prompts, new_tokens]) + "\n")
+        self.process.stdin.flush()
+        line = next((line for line in self.process.stdout if line.startswith("RESULT")), None)
+        if line is None:
+            raise RuntimeError("vLLM has ended: see its messages above")
+        seconds, tokens = json.loads(line.removeprefix("RESULT"))
+        return seconds, tokens
+
+
+Generate = Callable[[list[list[int]], int], tuple[float, list[list[int]]]]
+
+
+def decode_rate(generate: Generate, prompts: list[list[int]]) -> tuple[float, list[list[int]]]:
+    """Tokens/s of the decode steps: a run of many tokens less a run of one, which is the prefill."""
+    first, _ = generate(prompts, 1)
+    whole, tokens = generate(prompts, NEW_TOKENS + 1)
+    return len(prompts) * NEW_TOKENS / (whole - first), tokens
+
+
+def measure_decode(
+    sides: dict[str, Ours | Theirs], prompt: list[int], rounds: int, batches: list[int]
+) -> list[dict]:
+    rows = []
+    for batch in batches:
+        for context in (64, 256):
+            prompts = [prompt[number : number + context] for number in range(batch)]
+            rates: dict[str, list[float]] = {name: [] for name in sides}
+            tokens = {}
+            for turn in range(rounds + 1):  # the first warms up
+                for name, side in sides.items():
+                    rate, tokens[name] = decode_rate(side.generate, prompts)
+                    rates[name] += [rate] if turn else []
+            row = {"batch": batch, "context": context}
+            row |= {
+                f"{name}_tokens_per_s": round(statistics.median(found), 1) for name, found in rates.items()
+            }
+            for other in rates.keys() - {"paged"}:
+                ratios = [a / b for a, b in zip(rates["paged"], rates[other], strict=True)]
+                low, middle, high = (round(f(ratios), 3) for f in (min, statistics.median, max))
+                same = sum(a == b for a, b in zip(tokens["paged"], tokens[other], strict=True))
+                row[f"paged_to_{other}"] = {"ratio": middle, "min": low, "max": high}
+                row[f"same_as_{other}"] = f"{same} of {batch} sequences"
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+# -- payoff -------------------------------------------------------------------------------------------------------
+
+
+def chats(count: int) -> list[Request]:
+    """Chat lengths, divided by SCALE."""
+    found = sharegpt_like(n=count, rate=1.0, seed=1)
+    return [
+        Request(0.0, max(1, chat.prompt_len // SCALE), max(1, chat.output_len // SCALE)) for chat in found
+    ]
+
+
+def serve(
+    model: LlamaModel, tokenizer: Tokenizer, allocator: str, slabs: int, prompt: list[int], count: int
+) -> dict:
+    """All requests at once on an engine with room for so many slabs; what came out."""
+    engine = LLMEngine(
+        model,
+        tokenizer,
+        kv_cache_bytes=slabs * MAX_LEN * BYTES_PER_SLOT,
+        allocator=allocator,
+        max_model_len=MAX_LEN,
+    )
+    for number, chat in enumerate(chats(count)):
+        tokens = prompt[number : number + chat.prompt_len]
+        engine.add_request(tokens, SamplingParams(max_tokens=chat.output_len, ignore_eos=True))
+    start, first, made, running = time.perf_counter(), {}, 0, []
+    while engine.has_unfinished():
+        for output in engine.step():
+            first.setdefault(output.request_id, time.perf_counter() - start)
+            made += 1
+        running.append(engine.stats.num_running)
+    seconds = time.perf_counter() - start
+    return {
+        "tokens_per_s": round(made / seconds, 1),
+        "mean_running": round(statistics.mean(running), 2),
+        "mean_first_token_s": round(statistics.mean(first.values()), 2),
+        "num_preemptions": engine.stats.num_preemptions,
+        "num_tokens": made,
+    }
+
+
+def measure_payoff(
+    model: LlamaModel, tokenizer: Tokenizer, prompt: list[int], count: int, budgets: list[int]
+) -> list:
+    rows = []
+    for slabs in budgets:
+        row = {"slabs": slabs, "kv_cache_bytes": slabs * MAX_LEN * BYTES_PER_SLOT, "requests": count}
+        for allocator in ("reserve_max", "paged"):
+            row[allocator] = serve(model, tokenizer, allocator, slabs, prompt, count)
+        row["ratio"] = round(row["paged"]["tokens_per_s"] / row["reserve_max"]["tokens_per_s"], 2)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+# -- waiting ------------------------------------------------------------------------------------------------------
+
+
+def measure_waiting(counts: list[int]) -> list[dict]:
+    """Microseconds that schedule() and complete() take, with 32 requests that run and many that wait."""
+    rows = []
+    for count in counts:
+        scheduler = Scheduler(PagedAllocator(32 * 512, 16), max_num_seqs=32, max_num_batched_tokens=512)
+        for key in range(32 + count):
+            scheduler.add(key, Request(0.0, 16, 450))
+        for _ in range(3):  # the prompts
+            scheduler.complete(scheduler.schedule())
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            scheduler.complete(scheduler.schedule())
+            times.append(time.perf_counter() - start)
+        rows.append({"waiting": count, "microseconds": round(1e6 * statistics.median(times), 1)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def measure_outside(model: LlamaModel, tokenizer: Tokenizer, prompt: list[int], batch: int = 32) -> dict:
+    """Share of decode steps that is spent outside the model's forward pass and its scores."""
+    engine = LLMEngine(
+        model, tokenizer, kv_cache_bytes=batch * 128 * BYTES_PER_SLOT, max_num_batched_tokens=2048
+    )
+    for number in range(batch):
+        engine.add_request(prompt[number : number + 64], SamplingParams(max_tokens=40, ignore_eos=True))
+    engine.step()  # the prompts
+    inside = [0.0]
+
+    def timed(function: Callable) -> Callable:
+        def call(*arguments):
+            start = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                inside[0] += time.perf_counter() - start
+
+        return call
+
+    class Timed:
+        config, device, dtype = model.config, model.device, model.dtype
+        __call__, logits = staticmethod(timed(model)), staticmethod(timed(model.logits))
+
+    engine.model = Timed()
+    start = time.perf_counter()
+    while engine.has_unfinished():
+        engine.step()
+    whole = time.perf_counter() - start
+    row = {"batch": batch, "share_outside_the_model": round(1 - inside[0] / whole, 4)}
+    print(row, flush=True)
+    return row
+
+
+# -- all of it ----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", default=["decode", "payoff", "waiting"])
+    parser.add_argument("--vllm", help="a Python that has vLLM")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", default=str(RESULTS / "engine_cpu.json"), help="a path, or - for none")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    folder = ensure_default_checkpoint()
+    model, tokenizer = load_model()
+    prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40).ids
+    report = {"benchmark": "engine_cpu", "machine": None, "command": " ".join(sys.argv[1:])}
+    versions: dict[str, object] = {"torch_threads": torch.get_num_threads()}
+    if "decode" in options.parts:
+        sides: dict[str, Ours | Theirs] = {"paged": Ours(model, tokenizer, "paged")}
+        sides["slabs"] = Ours(model, tokenizer, "reserve_max")
+        if options.vllm:
+            sides["vllm"] = Theirs(options.vllm, folder)
+            versions["vllm"] = sides["vllm"].version
+        report["decode"] = measure_decode(sides, prompt, options.rounds, options.batches)
+        if options.vllm:
+            sides["vllm"].process.terminate()
+    if "payoff" in options.parts:
+        report["payoff"] = measure_payoff(model, tokenizer, prompt, options.requests, options.budgets)
+    if "waiting" in options.parts:
+        report["waiting"] = measure_waiting([10, 100, 1_000, 10_000])
+        report["outside"] = measure_outside(model, tokenizer, prompt)
+    report["machine"] = machine(["torch", "numpy", "tokenizers"], **versions)
+    if options.out != "-":
+        Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
+        print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
