@@ -10,7 +10,9 @@
     python3 course.py weights     get the model now, so that everything works offline later
     python3 course.py animation   draw the README's animated memory map anew
     python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
-                                  BENCH=simulate: the simulator's speed, and preemptions with and without a watermark
+                                  BENCH=simulate: the simulator's speed, and preemptions with and without a watermark;
+                                  BENCH=kernel_gpu: the decode kernel on a GPU (ARGS=--dry: tried without one);
+                                  BENCH=engine_cpu: the engine on blocks, on slabs and beside vLLM, 15 minutes
 
 `make <job>` does the same. Settings are given as NAME=value, on the command line or in the environment:
     PORT=8899      where JupyterLab answers (default 8888, or the next free port)
