@@ -18,7 +18,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,7 +277,8 @@ def main() -> None:
     folder = ensure_default_checkpoint()
     model, tokenizer = load_model()
     prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40).ids
-    report = {"benchmark": "engine_cpu", "machine": None, "command": " ".join(sys.argv[1:])}
+    asked = {name: value for name, value in vars(options).items() if name not in ("vllm", "out")}  # no paths
+    report = {"benchmark": "engine_cpu", "machine": None, "options": asked}
     versions: dict[str, object] = {"torch_threads": torch.get_num_threads()}
     if "decode" in options.parts:
         sides: dict[str, Ours | Theirs] = {"paged": Ours(model, tokenizer, "paged")}

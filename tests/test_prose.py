@@ -1,5 +1,6 @@
 """Figures that stand in the prose of notebooks 02 to 06 and in no output there: each is computed here."""
 
+import json
 import statistics
 from pathlib import Path
 
@@ -190,3 +191,11 @@ def test_the_figures_of_the_recorded_queries():
     for query in online_story.load().values():
         assert len(query.scores) == len(query.tokens) == 24 and query.values.shape == (24, 8)
     assert 30 * 9 == 270
+
+
+def test_what_the_engine_loses_on_blocks():
+    says("04_paged_attention", "reaches 90 to 101% of the slabs' tokens per second")
+    results = Path(__file__).parent.parent / "benchmarks" / "results" / "engine_cpu.json"
+    rows = json.loads(results.read_text(encoding="utf-8"))["decode"]
+    ratios = [row["paged_to_slabs"]["ratio"] for row in rows]
+    assert (round(100 * min(ratios)), round(100 * max(ratios))) == (90, 101)
