@@ -14,6 +14,7 @@ from paged_cases import make_problem, same_bits
 from test_model import assert_same_tokens_or_tie
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import course_lib.serving.engine
 from course_lib.attention import paged_attention, whole_blocks
 from course_lib.attention.whole_blocks import attend_blocks, plan_blocks
 from course_lib.memory import OutOfBlocks, block_pool
@@ -955,40 +956,34 @@ def test_stats_are_right_at_every_step(tiny_model, options, max_num_batched_toke
     assert engine.stats.slots_free == engine.allocator.num_slots
 
 
-@pytest.mark.parametrize("moment", ["forward pass", "scores"])
+@pytest.mark.parametrize("moment", ["before it begins", "in a layer", "scores", "draws"])
 @pytest.mark.parametrize("name", ["plenty", "short of slots, caching", "chunks", "three slabs, chunks"])
-def test_a_step_that_was_interrupted_can_be_done_again(tiny_model, alone, name, moment):
+def test_a_step_that_was_interrupted_can_be_done_again(tiny_model, alone, monkeypatch, name, moment):
     """Who stops a cell of a notebook in the middle of a step goes on with the next."""
-    dice, interrupted = random.Random(0), 0
+    engine, done = make(copy.copy(tiny_model), **CROWDED[name]), {}
+    owner, function = {
+        "before it begins": (engine.store, "begin_step"),
+        "in a layer": (engine.store, "attend"),
+        "scores": (engine.model, "logits"),
+        "draws": (course_lib.serving.engine, "choose"),
+    }[moment]
+    whole, dice, interrupted = getattr(owner, function), random.Random(0), 0
 
-    def perhaps():
+    def perhaps(*arguments):
         nonlocal interrupted
-        if dice.random() < 0.3:
+        if dice.random() < 0.4:
             interrupted += 1
             raise KeyboardInterrupt
+        return whole(*arguments)
 
-    class Interrupted(type(tiny_model)):
-        def __call__(self, token_ids, positions, cache):
-            hidden = super().__call__(token_ids, positions, cache)
-            if moment == "forward pass":
-                perhaps()
-            return hidden
-
-        def logits(self, hidden):
-            if moment == "scores":
-                perhaps()
-            return super().logits(hidden)
-
-    model = copy.copy(tiny_model)
-    model.__class__ = Interrupted
-    engine, done = make(model, **CROWDED[name]), {}
+    monkeypatch.setattr(owner, function, perhaps)
     ids = {engine.add_request(*request): request for request in sampled_traffic()}
     for _ in range(1000):
         try:
             done |= {output.request_id: output for output in engine.step() if output.finished}
         except KeyboardInterrupt:
             continue
-    assert interrupted > 10 and not engine.has_unfinished()
+    assert interrupted > 5 and not engine.has_unfinished()
     for request_id, (prompt, params) in ids.items():
         alone.hold(done[request_id], prompt, params)
     assert_all_is_given_back(engine)
