@@ -27,6 +27,7 @@ from course_lib.serving import (
     beam_search,
     greedy,
 )
+from course_lib.serving.kv_cache import Run
 from course_lib.serving.sampling import Draw, choose
 from course_lib.serving.weights import ensure_default_checkpoint
 
@@ -529,6 +530,16 @@ def test_siblings_share_the_blocks_of_the_prompt_and_copy_the_one_they_write(tin
     assert_all_is_given_back(engine)
 
 
+def test_blocks_are_copied_in_order_in_every_layer(tiny_model):
+    """A block that is copied may be given to another sequence in the same step, and be written to."""
+    store = make(tiny_model, 16).store
+    for block in range(4):
+        store.keys[:, block], store.values[:, block] = block, 10 + block
+    store.begin_step([Run(0, 0, 1, 1)], [(0, 1), (2, 0)], [[3]])
+    assert [store.keys[:, block].unique().tolist() for block in range(4)] == [[2], [0], [2], [3]]
+    assert [store.values[:, block].unique().tolist() for block in range(4)] == [[12], [10], [12], [13]]
+
+
 def test_siblings_of_a_prompt_that_fills_its_blocks_copy_nothing(tiny_model, alone, monkeypatch):
     engine, copies = make(tiny_model), []
     begin_step = engine.store.begin_step
@@ -846,23 +857,27 @@ def test_an_abort_frees_all_at_once_and_harms_nobody(tiny_model, alone, stage, e
     assert_all_is_given_back(engine)
 
 
-def test_an_abort_on_slabs_frees_the_slab_and_its_next_owner_sees_nothing_of_it(tiny_model, alone):
-    engine = make(tiny_model, 60, allocator="reserve_max", max_model_len=60, max_num_batched_tokens=8)
-    for steps in (0, 1, 4, 9):
-        victim = engine.add_request(
-            random_prompts(14, [30])[0], params_of(max_tokens=20, temperature=1.0, n=2)
-        )
-        for _ in range(steps):
-            engine.step()
-        engine.store.cache.keys.fill_(
-            torch.nan
-        )  # whatever it computed; then only what its length says is cleared
-        engine.store.cache.values.fill_(torch.nan)
-        engine.store.cache.lengths[0] = 60
-        engine.abort(victim)
-        assert_all_is_given_back(engine)
-        (output,) = engine.generate([[5, 9, 2]], params_of(max_tokens=9))
-        alone.hold(output, [5, 9, 2], params_of(max_tokens=9))
+@pytest.mark.parametrize("steps", [0, 1, 4, 9])
+def test_an_abort_on_slabs_frees_the_slab_and_its_next_owner_sees_nothing_of_it(tiny_model, alone, steps):
+    engine = make(tiny_model, 120, allocator="reserve_max", max_model_len=60, max_num_batched_tokens=9)
+    long, short = random_prompts(14, [40, 3])
+    params = params_of(max_tokens=18)
+    first = engine.add_request(long, params)
+    for _ in range(6):
+        engine.step()
+    victim = engine.add_request(random_prompts(15, [30])[0], params_of(max_tokens=20, temperature=1.0, n=2))
+    for _ in range(steps):
+        engine.step()
+    free, cache = engine.stats.slots_free, engine.store.cache
+    for numbers in (cache.keys, cache.values):  # it went wrong: what it has written is poison
+        numbers[:, 1, : cache.length(1)] = torch.nan
+    engine.abort(victim)
+    assert engine.stats.slots_free == 60 and free == (60 if steps == 0 else 0)
+    second = engine.add_request(short, params)  # shorter than the one beside it, which it is padded to
+    done = drain(engine)
+    alone.hold(done[first], long, params)
+    alone.hold(done[second], short, params)
+    assert_all_is_given_back(engine)
 
 
 def test_only_requests_that_are_at_work_can_be_aborted(tiny_model):

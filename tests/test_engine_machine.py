@@ -4,6 +4,7 @@ preempted or aborted: tokens are those of the request alone, and every slot is s
 import os
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -119,6 +120,21 @@ class Traffic(RuleBasedStateMachine):
                 self.shown[output.request_id] = now
                 if output.finished:
                     self.done[output.request_id] = output
+
+    @rule(layer=st.integers(-1, 2))
+    @precondition(lambda self: self.engine.has_unfinished())
+    def interrupted(self, layer):
+        """A step that is broken off in one of the layers, or (-1) before any key is written."""
+
+        def broken(*arguments):
+            if layer == -1 or arguments[0] == layer:
+                raise KeyboardInterrupt
+            return attend(*arguments)
+
+        store, attend = self.engine.store, self.engine.store.attend
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store, "begin_step" if layer == -1 else "attend", broken)
+            self.engine.step()
 
     @rule(choice=st.integers(0, 99))
     @precondition(lambda self: self.engine.has_unfinished())
