@@ -517,9 +517,10 @@ def test_siblings_share_the_blocks_of_the_prompt_and_copy_the_one_they_write(tin
 
     (output,) = engine.step()
     assert [len(each.token_ids) for each in output.outputs] == [1] * 5, "all begin with one prefill"
-    assert blocks_in_use() == 3 and {tuple(t.block_ids) for t in engine.allocator.tables.values()} == {
-        (0, 1, 2)
-    }
+    assert {tuple(table.block_ids) for table in engine.allocator.tables.values()} == {(0, 1, 2)}
+    assert blocks_in_use() == 3
+    computed = [progress.num_computed for progress in engine.scheduler.running.values()]
+    assert computed == [10] * 5, "the prompt is computed once, and that is every sibling's"
     engine.step()
     assert blocks_in_use() == 2 + 5, "two full blocks are shared, the half-full one is each one's own"
     engine.step()
@@ -687,10 +688,16 @@ def test_a_cached_block_reaches_only_those_whose_tokens_are_the_same(tiny_model,
         alone.hold(output, [*prompt[:8], 1, 2], params)
 
 
-@pytest.mark.parametrize("num_hashes", [1, 3])
-def test_texts_that_have_the_same_hash_are_told_apart(tiny_model, alone, monkeypatch, num_hashes):
-    honest = block_pool.hash_block
-    monkeypatch.setattr(block_pool, "hash_block", lambda *key: honest(*key) % num_hashes)
+COLLIDING = {
+    "all alike": lambda parent, tokens: 0,
+    "by depth": lambda parent, tokens: 0 if parent is None else parent + 1,
+    "one of three": lambda parent, tokens: hash((parent, tokens)) % 3,
+}
+
+
+@pytest.mark.parametrize("name", COLLIDING)
+def test_texts_that_have_the_same_hash_are_told_apart(tiny_model, alone, monkeypatch, name):
+    monkeypatch.setattr(block_pool, "hash_block", COLLIDING[name])
     for num_slots in (64, 1024):
         engine = make(tiny_model, num_slots, enable_prefix_caching=True)
         for order_seed in range(2):
@@ -698,6 +705,15 @@ def test_texts_that_have_the_same_hash_are_told_apart(tiny_model, alone, monkeyp
                 alone.hold(output, prompt, params)
         assert_all_is_given_back(engine)
     assert engine.stats.num_cached_tokens > 0
+
+
+@pytest.mark.parametrize("name", COLLIDING)
+def test_a_block_is_found_behind_its_own_parent_only(tiny_model, alone, monkeypatch, name):
+    monkeypatch.setattr(block_pool, "hash_block", COLLIDING[name])
+    engine, params = make(tiny_model, enable_prefix_caching=True), params_of(max_tokens=6)
+    one, two, three = random_prompts(22, [4, 4, 4])
+    for prompt in ([*one, 7], [*two, *three, 7], [*one, *three, 7], [*one, *one, *one, 7]):
+        alone.hold(engine.generate([prompt], params)[0], prompt, params)
 
 
 def test_what_is_cached_gives_way_to_those_who_run(tiny_model, alone):
