@@ -7,7 +7,8 @@
 Three parts, each with both sides in one run, so that a machine that slows down slows both: read the ratios.
 
     decode   tokens/s of the decode steps alone: our engine on blocks and on slabs, and vLLM where it is installed
-    payoff   a workload with chat lengths, scaled to the model, at equal kv_cache_bytes: reserve_max against paged
+    payoff   chats (lengths as ShareGPT's, an eighth of them) and short instructions (as Alpaca's) at equal
+             kv_cache_bytes: reserve_max against paged; and the model's own tokens/s at each batch size beside them
     waiting  microseconds of the scheduler in a step while many requests wait; share of a step outside the model
 
 vLLM runs in a process and an environment of its own, on the checkpoint folder that the course made.
@@ -20,20 +21,41 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
 from benchmarks.machine import RESULTS, machine
-from course_lib.memory import PagedAllocator, Request, Scheduler, sharegpt_like
+from course_lib.memory import PagedAllocator, Request, Scheduler, alpaca_like, sharegpt_like
 from course_lib.serving import LLMEngine, SamplingParams, load_model
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.weights import ensure_default_checkpoint
 
 BYTES_PER_SLOT = 46_080  # of SmolLM2-135M in fp32: K and V x 3 KV heads x 64 x 30 layers x 4 bytes
-NEW_TOKENS = 32
-SCALE, MAX_LEN = 8, 256  # chat lengths are divided by SCALE, as MAX_LEN is an eighth of 2,048
+NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Whose lengths requests have, and what a server would allow them."""
+
+    make: Callable
+    scale: int  # lengths are divided by it, and so is the paper's limit of 2,048
+    block_size: int
+    budgets: tuple[int, ...]  # slabs
+
+    @property
+    def max_len(self) -> int:
+        return 2048 // self.scale
+
+
+WORKLOADS = {
+    "chats": Workload(sharegpt_like, 8, 4, (2, 4, 8, 16)),
+    "instructions": Workload(alpaca_like, 1, 16, (2, 4)),
+}
+CURVE = (1, 2, 4, 8, 16, 32, 64)
 
 
 # -- decode -------------------------------------------------------------------------------------------------------
@@ -149,28 +171,34 @@ def measure_decode(
 # -- payoff -------------------------------------------------------------------------------------------------------
 
 
-def chats(count: int) -> list[Request]:
-    """Chat lengths, divided by SCALE."""
-    found = sharegpt_like(n=count, rate=1.0, seed=1)
+def requests_of(workload: Workload, count: int) -> list[Request]:
+    found, scale = workload.make(n=count, rate=1.0, seed=1), workload.scale
     return [
-        Request(0.0, max(1, chat.prompt_len // SCALE), max(1, chat.output_len // SCALE)) for chat in found
+        Request(0.0, max(1, each.prompt_len // scale), max(1, each.output_len // scale)) for each in found
     ]
 
 
 def serve(
-    model: LlamaModel, tokenizer: Tokenizer, allocator: str, slabs: int, prompt: list[int], count: int
+    model: LlamaModel,
+    tokenizer: Tokenizer,
+    workload: Workload,
+    allocator: str,
+    slabs: int,
+    prompt: list[int],
+    count: int,
 ) -> dict:
     """All requests at once on an engine with room for so many slabs; what came out."""
     engine = LLMEngine(
         model,
         tokenizer,
-        kv_cache_bytes=slabs * MAX_LEN * BYTES_PER_SLOT,
+        kv_cache_bytes=slabs * workload.max_len * BYTES_PER_SLOT,
         allocator=allocator,
-        max_model_len=MAX_LEN,
+        block_size=workload.block_size,
+        max_model_len=workload.max_len,
     )
-    for number, chat in enumerate(chats(count)):
-        tokens = prompt[number : number + chat.prompt_len]
-        engine.add_request(tokens, SamplingParams(max_tokens=chat.output_len, ignore_eos=True))
+    for number, request in enumerate(requests_of(workload, count)):
+        tokens = prompt[number : number + request.prompt_len]
+        engine.add_request(tokens, SamplingParams(max_tokens=request.output_len, ignore_eos=True))
     start, first, made, running = time.perf_counter(), {}, 0, []
     while engine.has_unfinished():
         for output in engine.step():
@@ -187,17 +215,44 @@ def serve(
     }
 
 
+def middle(runs: list[dict]) -> dict:
+    """The run with the median tokens/s."""
+    return sorted(runs, key=lambda run: run["tokens_per_s"])[len(runs) // 2]
+
+
 def measure_payoff(
-    model: LlamaModel, tokenizer: Tokenizer, prompt: list[int], count: int, budgets: list[int]
-) -> list:
+    model: LlamaModel, tokenizer: Tokenizer, prompt: list[int], count: int, rounds: int
+) -> list[dict]:
+    """A row for each workload and budget; both sides take turns."""
     rows = []
-    for slabs in budgets:
-        row = {"slabs": slabs, "kv_cache_bytes": slabs * MAX_LEN * BYTES_PER_SLOT, "requests": count}
-        for allocator in ("reserve_max", "paged"):
-            row[allocator] = serve(model, tokenizer, allocator, slabs, prompt, count)
-        row["ratio"] = round(row["paged"]["tokens_per_s"] / row["reserve_max"]["tokens_per_s"], 2)
-        rows.append(row)
-        print(row, flush=True)
+    for name, workload in WORKLOADS.items():
+        for slabs in workload.budgets:
+            runs: dict[str, list[dict]] = {"reserve_max": [], "paged": []}
+            for _ in range(rounds):
+                for allocator, found in runs.items():
+                    found.append(serve(model, tokenizer, workload, allocator, slabs, prompt, count))
+            ratios = sorted(
+                paged["tokens_per_s"] / slab["tokens_per_s"]
+                for slab, paged in zip(*runs.values(), strict=True)
+            )
+            row = {"workload": name, "slabs": slabs, "slots": slabs * workload.max_len, "requests": count}
+            row |= {"block_size": workload.block_size} | {each: middle(found) for each, found in runs.items()}
+            row["ratio"] = round(statistics.median(ratios), 2)
+            row["ratio_min"], row["ratio_max"] = round(ratios[0], 2), round(ratios[-1], 2)
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def measure_curve(model: LlamaModel, tokenizer: Tokenizer, prompt: list[int], rounds: int) -> list[dict]:
+    """Decode tokens/s of the model on slabs, at each batch: what a batch is worth, whoever makes it possible."""
+    side = Ours(model, tokenizer, "reserve_max")
+    rows = []
+    for batch in CURVE:
+        prompts = [prompt[number : number + 32] for number in range(batch)]
+        rates = [decode_rate(side.generate, prompts)[0] for _ in range(rounds + 1)][1:]
+        rows.append({"batch": batch, "tokens_per_s": round(statistics.median(rates), 1)})
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -267,18 +322,22 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["decode", "payoff", "waiting"])
     parser.add_argument("--vllm", help="a Python that has vLLM")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", default=str(RESULTS / "engine_cpu.json"), help="a path, or - for none")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = ensure_default_checkpoint()
     model, tokenizer = load_model()
-    prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40).ids
-    asked = {name: value for name, value in vars(options).items() if name not in ("vllm", "out")}  # no paths
-    report = {"benchmark": "engine_cpu", "machine": None, "options": asked}
+    prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 60).ids
+    asked = {name: value for name, value in vars(options).items() if name not in ("vllm", "out", "parts")}
+    out = None if options.out == "-" else Path(options.out)
+    report = {"benchmark": "engine_cpu"}
+    if (
+        out and out.exists()
+    ):  # parts that are not measured now stay, with the machine that they were measured on
+        report = json.loads(out.read_text())
     versions: dict[str, object] = {"torch_threads": torch.get_num_threads()}
     if "decode" in options.parts:
         sides: dict[str, Ours | Theirs] = {"paged": Ours(model, tokenizer, "paged")}
@@ -290,14 +349,17 @@ def main() -> None:
         if options.vllm:
             sides["vllm"].process.terminate()
     if "payoff" in options.parts:
-        report["payoff"] = measure_payoff(model, tokenizer, prompt, options.requests, options.budgets)
+        report["curve"] = measure_curve(model, tokenizer, prompt, options.rounds)
+        report["payoff"] = measure_payoff(model, tokenizer, prompt, options.requests, options.rounds)
     if "waiting" in options.parts:
         report["waiting"] = measure_waiting([10, 100, 1_000, 10_000])
         report["outside"] = measure_outside(model, tokenizer, prompt)
-    report["machine"] = machine(["torch", "numpy", "tokenizers"], **versions)
-    if options.out != "-":
-        Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
-        print(f"written: {options.out}")
+    for part in options.parts:
+        found = machine(["torch", "numpy", "tokenizers"], **versions)
+        report[f"{part}_measured"] = found | {"options": asked}
+    if out:
+        out.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"written: {out}")
 
 
 if __name__ == "__main__":

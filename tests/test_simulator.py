@@ -34,7 +34,7 @@ def slow_simulation(requests, name, num_slots, max_len, block_size, step_seconds
     region, blocks_free = BuddyRegion(num_slots), num_slots // block_size
     spare = int(watermark * (num_slots // block_size))
     waiting, running = [], []  # [request, known tokens, offset or blocks]
-    begin, number, preemptions, steps = 0.0, 0, 0, []
+    begin, number, preemptions, steps, latencies = 0.0, 0, 0, [], []
     while queue or waiting or running:
         now = begin + number * step_seconds
         if not waiting and not running and queue[0].arrival_time > now:
@@ -88,6 +88,9 @@ def slow_simulation(requests, name, num_slots, max_len, block_size, step_seconds
             entry[1] += 1
             if entry[1] == entry[0].prompt_len + entry[0].output_len:
                 running.remove(entry)
+                latencies.append(
+                    (begin + number * step_seconds - entry[0].arrival_time) / entry[0].output_len
+                )
                 if name == "paged":
                     blocks_free += entry[2]
                 else:
@@ -99,7 +102,7 @@ def slow_simulation(requests, name, num_slots, max_len, block_size, step_seconds
         else {}
     )
     mean = sum(count for _, count, _ in chosen) / len(chosen) if steps else 0.0
-    return shares, mean, preemptions, len(steps)
+    return shares, mean, preemptions, len(steps), sorted(latencies)
 
 
 def plan(name, request, max_len):
@@ -161,7 +164,8 @@ def test_jumping_from_event_to_event_is_going_step_by_step(
         watermark=watermark,
     )
     fast = simulate(requests, name, **options)
-    shares, mean_running, num_preemptions, num_steps = slow_simulation(requests, name, **options)
+    shares, mean_running, num_preemptions, num_steps, latencies = slow_simulation(requests, name, **options)
+    assert sorted(fast.latencies) == pytest.approx(latencies, abs=1e-9)
     assert fast.shares == pytest.approx(shares, abs=1e-9)
     assert fast.mean_running == pytest.approx(mean_running, abs=1e-9)
     assert (fast.num_preemptions, fast.num_steps) == (num_preemptions, num_steps)
@@ -177,8 +181,19 @@ def test_at_the_papers_scale_too(name):
     assert fast.shares == pytest.approx(slow[0], abs=1e-9)
     assert (fast.mean_running, fast.num_preemptions, fast.num_steps) == (
         pytest.approx(slow[1], abs=1e-9),
-        *slow[2:],
+        *slow[2:4],
     )
+    assert sorted(fast.latencies) == pytest.approx(slow[4], abs=1e-9)
+
+
+def test_a_latency_is_the_time_from_arrival_to_the_last_token_for_each_token_of_the_output():
+    """Two slabs of 100: the third waits for the first, and is given before it here."""
+    late, short, long = Request(1.0, 10, 5), Request(0.0, 10, 10), Request(0.0, 10, 40)
+    run = simulate(
+        [late, short, Request(0.0, 90, 11), long], "reserve_max", num_slots=256, max_len=100, step_seconds=1
+    )
+    assert run.refused == [Request(0.0, 90, 11)]
+    assert run.latencies == pytest.approx([(10 + 5 - 1) / 5, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)

@@ -106,18 +106,18 @@ def attend_blocks(
     Blocks are gathered whole, into a place that is used again and again and stays in the processor's cache, so the
     copy hardly reaches memory. What lies behind a context is cleared in the copy: nothing stale is attended to.
     """
-    out = torch.empty_like(query)
+    out = query.new_empty(query.shape)
     for piece in plan.pieces:
         keys, values = _gathered(key_cache, value_cache, piece.blocks, plan)
         for copy in (keys, values):
             copy.index_fill_(0, piece.stale, 0)
         found = F.scaled_dot_product_attention(
-            query[piece.rows].unflatten(1, (key_cache.shape[2], -1)),  # [b, Hkv, Hq / Hkv, D]
+            query.index_select(0, piece.rows).unflatten(1, (key_cache.shape[2], -1)),  # [b, Hkv, Hq / Hkv, D]
             keys.view(-1, piece.span, *keys.shape[1:]).transpose(1, 2),  # [b, Hkv, span, D]
             values.view(-1, piece.span, *keys.shape[1:]).transpose(1, 2),
             attn_mask=piece.seen,
         )
-        out[piece.rows] = found.flatten(1, 2)
+        out.index_copy_(0, piece.rows, found.flatten(1, 2))
     for rows, blocks, context_len in plan.prefills:
         keys, values = _gathered(key_cache, value_cache, blocks, plan)
         out[rows] = attend_one(query[rows], keys[:context_len], values[:context_len])

@@ -3,11 +3,11 @@
 Nothing is computed and no time is measured: a step takes as long as you say. What the figures say about memory
 they say about the engine, because the engine runs the same Scheduler.
 
-Source: the experiments of Kwon et al. (SOSP 2023), Figs 2 and 13.
+Source: the experiments of Kwon et al. (SOSP 2023), Figs 2, 12 and 13.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from course_lib.memory.allocators import WATERMARK, SlotCounts, check_length, make_allocator
@@ -50,7 +50,8 @@ class Simulation:
     """What came out.
 
     `shares` and `mean_running` are means over the steps in which a request waits, which is when memory is what
-    holds the machine back; over all steps if none ever waits.
+    holds the machine back; over all steps if none ever waits. A normalized latency is the time from a request's arrival
+    to its last token, divided by the tokens of its output: the paper's measure, in seconds a token.
     """
 
     shares: dict[str, float] = field(default_factory=dict)  # token_states, reserved, internal, external
@@ -58,6 +59,7 @@ class Simulation:
     num_preemptions: int = 0
     num_finished: int = 0
     num_steps: int = 0
+    latencies: list[float] = field(default_factory=list)  # normalized, of those served, in the order given
     refused: list[Request] = field(default_factory=list)  # they could not run even alone
     reasons: list[str] = field(default_factory=list)  # of the refusals, one for each
     timeline: list[Stretch] = field(default_factory=list)
@@ -110,13 +112,17 @@ def simulate(
             result.refused.append(request)
             result.reasons.append(str(reason))
     all_steps, crowded, timeline = Stretch(), Stretch(), _Timeline()
-    for stretch in serve(able, scheduler, step_seconds):
+    ends: dict[int, float] = {}
+    for stretch in serve(able, scheduler, step_seconds, on_finish=ends.__setitem__):
         all_steps += stretch
         if stretch.num_waiting:
             crowded += stretch
         timeline.add(stretch)
     result.num_finished, result.num_steps = len(able), all_steps.num_steps
     result.num_preemptions, result.timeline = scheduler.num_preemptions, timeline.kept
+    result.latencies = [
+        (ends[key] - request.arrival_time) / request.output_len for key, request in enumerate(able)
+    ]
     if measured := crowded if crowded.num_steps else all_steps if able else None:
         result.shares = measured.shares()
         result.mean_running = measured.num_running / measured.num_steps
@@ -124,7 +130,12 @@ def simulate(
 
 
 def serve(
-    requests: Sequence[Request], scheduler: Scheduler, step_seconds: float, *, jump: bool = True
+    requests: Sequence[Request],
+    scheduler: Scheduler,
+    step_seconds: float,
+    *,
+    jump: bool = True,
+    on_finish: Callable[[int, float], object] | None = None,
 ) -> Iterator[Stretch]:
     """Drive a scheduler with a clock, until every request is served. Keys are the numbers of the requests.
 
@@ -136,12 +147,21 @@ def serve(
         scheduler: with nothing running. Every request must fit alone.
         step_seconds: how long a step takes.
         jump: do steps that only let everybody grow at once; otherwise each is a stretch of its own.
+        on_finish: called with the number of each request that is served, and the time.
 
     Raises:
         ValueError: step_seconds is no number above 0.
     """
     arrivals = sorted(range(len(requests)), key=lambda key: requests[key].arrival_time)
     clock, arrived = _Clock(step_seconds), 0
+
+    def finish_whoever_is_done() -> bool:
+        done = [key for key, progress in scheduler.running.items() if _remaining(progress) == 0]
+        for key in done:
+            scheduler.finish(key)
+            if on_finish:
+                on_finish(key, clock.now)
+        return bool(done)
 
     def stretch(num_steps: int, counts: SlotCounts) -> Stretch:
         num_running = num_steps * len(scheduler.running)
@@ -158,7 +178,7 @@ def serve(
         yield stretch(1, scheduler.allocator.counts())
         scheduler.complete(step)
         clock.num_steps += 1
-        if _finish_whoever_is_done(scheduler) or not jump:
+        if finish_whoever_is_done() or not jump:
             continue
 
         # Then nothing but growth, until somebody finishes, may be admitted, or finds no room.
@@ -168,19 +188,12 @@ def serve(
         if quiet := scheduler.quiet_steps(quiet):
             yield stretch(quiet, scheduler.skip(quiet))
             clock.num_steps += quiet
-            _finish_whoever_is_done(scheduler)
+            finish_whoever_is_done()
 
 
 def _remaining(progress: Progress) -> int:
     """Tokens that a request has still to make."""
     return progress.request.total_len - progress.num_known
-
-
-def _finish_whoever_is_done(scheduler: Scheduler) -> int:
-    done = [key for key, progress in scheduler.running.items() if _remaining(progress) == 0]
-    for key in done:
-        scheduler.finish(key)
-    return len(done)
 
 
 class _Clock:

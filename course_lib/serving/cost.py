@@ -91,3 +91,33 @@ def forward_cost(
     numbers = config.num_layers * layer_weights + head_weights
     numbers += 2 * config.num_layers * kv_width * (sum(context_lens) + total_new)
     return Cost(flops, numbers * bytes_per_number)
+
+
+def recompute_or_swap(
+    num_tokens: int,
+    block_size: int,
+    bytes_per_token: int,
+    prefill_rate: float,
+    link_rate: float,
+    seconds_per_copy: float,
+) -> tuple[float, float]:
+    """What a preempted sequence costs before it can go on: (seconds to recompute, seconds to swap out and back in).
+
+    A model of two sentences: recomputing is one prefill of all its tokens; swapping moves every block over a link to
+    another memory and later back, and each block's copy has a cost to begin.
+
+    Args:
+        num_tokens: in the cache when it was preempted.
+        prefill_rate: tokens a second.
+        link_rate: bytes a second.
+        seconds_per_copy: of one block, besides its bytes.
+
+    Example:
+        >>> recompute_or_swap(32, 16, 1000, prefill_rate=64.0, link_rate=64_000.0, seconds_per_copy=0.25)
+        (0.5, 2.0)
+
+    Source: Kwon et al. (SOSP 2023), sections 4.5 and 7.3, where both are measured.
+    """
+    num_blocks = -(-num_tokens // block_size)
+    one_copy = seconds_per_copy + block_size * bytes_per_token / link_rate
+    return num_tokens / prefill_rate, 2 * num_blocks * one_copy

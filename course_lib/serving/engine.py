@@ -87,6 +87,7 @@ class EngineStats:
 
     num_running: int
     num_waiting: int
+    num_batched_tokens: int  # that went through the model in the last step
     num_preemptions: int  # since it began
     num_cached_tokens: int  # taken over from the cache, since it began
     slots_used: int  # of the KV cache: they hold a token's keys and values
@@ -185,7 +186,7 @@ class LLMEngine:
         )
         self.jobs: dict[int, _Job] = {}  # by request_id: those that are not finished
         self.sequences: dict[int, _Sequence] = {}  # by key: those that run or wait
-        self.num_cached_tokens = 0
+        self.num_cached_tokens = self.num_batched_tokens = 0
         self._copies: list[tuple[int, int]] = []  # blocks that are to be copied before the next forward pass
         self._request_ids, self._keys = itertools.count(), itertools.count()
 
@@ -268,6 +269,7 @@ class LLMEngine:
         for key in step.admitted:
             self._note_cached(key)
         num_new = {key: count for key, count in step.num_new.items() if count}
+        self.num_batched_tokens = sum(num_new.values())
         if not num_new:
             return []
         running = self.scheduler.running
@@ -421,6 +423,7 @@ class LLMEngine:
         return EngineStats(
             num_running=len(self.scheduler.running),
             num_waiting=len(self.scheduler.waiting),
+            num_batched_tokens=self.num_batched_tokens,
             num_preemptions=self.scheduler.num_preemptions,
             num_cached_tokens=self.num_cached_tokens,
             slots_used=used,

@@ -218,8 +218,8 @@ class ContiguousCache:
         if num_sequences < 1 or max_len < 1:
             raise ValueError(f"need at least one slab of one slot, got {num_sequences} of {max_len}")
         shape = (config.num_layers, num_sequences, max_len, config.num_kv_heads, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, max_len, Hkv, D]
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()  # [L, B, max_len, Hkv, D]
+        self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.num_sequences, self.max_len = num_sequences, max_len
         self.lengths: dict[int, int] = {}
         self.runs: list[Run] = []

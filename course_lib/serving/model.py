@@ -18,6 +18,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from course_lib.serving.linear import linear
+
 
 class KVCache(Protocol):
     """What a cache answers; the model itself only calls `attend`. See kv_cache.py for three of them."""
@@ -52,17 +54,17 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class LlamaLayer:
-    """The weights of one layer, each stored as [in, out] so that `x @ w` reads as the formula does.
+    """The weights of one layer; matrices are laid out for `linear`, from `in` numbers to `out`.
 
     Q, K and V are one matrix, and so are gate and up: one large product is faster than three small ones.
     """
 
     attention_norm: torch.Tensor  # [hidden]
-    qkv: torch.Tensor  # [hidden, (Hq + 2 Hkv) * D]
-    attention_out: torch.Tensor  # [Hq * D, hidden]
+    qkv: torch.Tensor  # hidden -> (Hq + 2 Hkv) * D
+    attention_out: torch.Tensor  # Hq * D -> hidden
     mlp_norm: torch.Tensor  # [hidden]
-    gate_up: torch.Tensor  # [hidden, 2 * intermediate]
-    down: torch.Tensor  # [intermediate, hidden]
+    gate_up: torch.Tensor  # hidden -> 2 * intermediate
+    down: torch.Tensor  # intermediate -> hidden
 
 
 class LlamaModel:
@@ -73,7 +75,7 @@ class LlamaModel:
         embedding: [vocab, hidden].
         layers: the weights, one record a layer.
         final_norm: [hidden].
-        lm_head: [vocab, hidden]; the embedding itself when the checkpoint ties them.
+        lm_head: hidden -> vocab, laid out for `linear`.
 
     Example:
         >>> model, tokenizer = load_model()                               # doctest: +SKIP
@@ -114,7 +116,7 @@ class LlamaModel:
         """Numbers in the checkpoint; a tied embedding counts once."""
         tensors = [self.embedding, self.final_norm]
         tensors += [weight for layer in self.layers for weight in vars(layer).values()]
-        if self.lm_head is not self.embedding:
+        if not self.config.tied_embeddings:
             tensors.append(self.lm_head)
         return sum(tensor.numel() for tensor in tensors)
 
@@ -139,26 +141,26 @@ class LlamaModel:
             raise ValueError(
                 f"position {int(positions.max())} is past the model's context of {config.max_position}"
             )
-        heads = [config.num_query_heads, config.num_kv_heads, config.num_kv_heads]
+        num_turned = config.num_query_heads + config.num_kv_heads  # values are not turned
         cos, sin = rope_tables(positions, self.inverse_frequency, self.dtype)
         hidden = self.embedding[token_ids]  # [T, hidden]
         for index, layer in enumerate(self.layers):
             normed = rms_norm(hidden, layer.attention_norm, config.rms_norm_eps)
-            qkv = (normed @ layer.qkv).unflatten(-1, (-1, config.head_dim))  # [T, Hq + 2 Hkv, D]
-            query, key, value = qkv.split(heads, dim=1)
-            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+            qkv = linear(normed, layer.qkv).unflatten(-1, (-1, config.head_dim))  # [T, Hq + 2 Hkv, D]
+            turned, value = rotate(qkv[:, :num_turned], cos, sin), qkv[:, num_turned:]
+            query, key = turned[:, : config.num_query_heads], turned[:, config.num_query_heads :]
             mixed = cache.attend(index, query, key, value)  # [T, Hq, D]
-            hidden = hidden + mixed.flatten(1) @ layer.attention_out
+            hidden = hidden + linear(mixed.flatten(1), layer.attention_out)
 
             normed = rms_norm(hidden, layer.mlp_norm, config.rms_norm_eps)
-            gate, up = (normed @ layer.gate_up).chunk(2, dim=-1)  # [T, intermediate] each
-            hidden = hidden + (F.silu(gate) * up) @ layer.down
+            gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)  # [T, intermediate] each
+            hidden = hidden + linear(F.silu(gate) * up, layer.down)
         return rms_norm(hidden, self.final_norm, config.rms_norm_eps)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary as the next one: [..., hidden] -> [..., vocab]."""
-        return F.linear(hidden, self.lm_head)
+        return linear(hidden, self.lm_head)
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -42,9 +42,10 @@ class BlockStore:
         self.allocator, self.backend = allocator, backend
         pool = allocator.pool
         shape = (config.num_layers, pool.num_blocks, pool.block_size, config.num_kv_heads, config.head_dim)
-        # [L, N, P, Hkv, D], never read before it is written
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        # [L, N, P, Hkv, D], never read before it is written. Zeros are for the operating system, which gives out memory
+        # when it is touched: better now than in the middle of a step.
+        self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
+        self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.slot_mapping = torch.empty(0, dtype=torch.int64)  # of the step: where each new token goes
         self.plan: BlockPlan | None = None  # of the step: what is read
         self.decode: tuple[torch.Tensor, torch.Tensor] | None = (

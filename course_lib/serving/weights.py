@@ -26,6 +26,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
 from course_lib.pip_errors import explain_pip_failure
+from course_lib.serving.linear import PACKS, lay_out
 from course_lib.serving.model import LlamaConfig, LlamaLayer, LlamaModel
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -347,12 +348,16 @@ def read_tensors(folder: Path, device: torch.device, dtype: torch.dtype) -> dict
     return tensors
 
 
-def build_model(config: LlamaConfig, tensors: dict[str, torch.Tensor]) -> LlamaModel:
-    """Hugging Face's names -> LlamaModel. Joins Q, K, V and gate, up, and turns each to [in, out]."""
+def build_model(config: LlamaConfig, tensors: dict[str, torch.Tensor], *, packs: bool = PACKS) -> LlamaModel:
+    """Hugging Face's names -> LlamaModel. Joins Q, K, V and gate, up, and lays each out for `linear`.
+
+    Each matrix is taken out of `tensors` then, so that no layer is in memory twice. A tied embedding is: plain, to look
+    tokens up, and laid out, to score them.
+    """
 
     def joined(layer: int, *names: str) -> torch.Tensor:
-        parts = [tensors[f"model.layers.{layer}.{name}.weight"] for name in names]
-        return torch.cat(parts).t().contiguous()
+        parts = [tensors.pop(f"model.layers.{layer}.{name}.weight") for name in names]
+        return lay_out(torch.cat(parts), packs=packs)
 
     layers = [
         LlamaLayer(
@@ -366,7 +371,7 @@ def build_model(config: LlamaConfig, tensors: dict[str, torch.Tensor]) -> LlamaM
         for layer in range(config.num_layers)
     ]
     embedding = tensors["model.embed_tokens.weight"]
-    lm_head = embedding if config.tied_embeddings else tensors["lm_head.weight"]
+    lm_head = lay_out(embedding if config.tied_embeddings else tensors["lm_head.weight"], packs=packs)
     return LlamaModel(config, embedding, layers, tensors["model.norm.weight"], lm_head)
 
 

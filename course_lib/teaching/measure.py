@@ -8,6 +8,7 @@ import torch
 
 from course_lib.serving.cost import Cost, forward_cost
 from course_lib.serving.kv_cache import ContiguousCache, GrowingCache, NoCache, PagedCache
+from course_lib.serving.linear import lay_out, linear
 from course_lib.serving.model import KVCache, LlamaModel
 from course_lib.serving.static_batch import greedy_step
 
@@ -63,16 +64,17 @@ def steps(model: LlamaModel, batches: list[int], context: int, prefill: int) -> 
 
 
 def peaks(seconds: float = 0.5, where: torch.device | str = "cpu") -> tuple[float, float]:
-    """The two roofs of this machine: (FLOP/s of a large fp32 product, bytes/s of a large read).
+    """The two roofs of this machine: (FLOP/s of a large fp32 product, bytes/s of a large read), as the model takes its
+    products.
 
     Each is the best of several tries within `seconds`: noise only ever slows a machine down.
     """
     size = 1536
-    a, b = torch.randn(size, size, device=where), torch.randn(size, size, device=where)
-    big = torch.randn(8192, 8192, device=where)  # 256 MiB: past the caches
-    vector = torch.randn(8192, device=where)
-    flops = 2 * size**3 / _fastest(lambda: a @ b, seconds)
-    return flops, big.numel() * 4 / _fastest(lambda: big @ vector, seconds)
+    rows, weight = torch.randn(size, size, device=where), lay_out(torch.randn(size, size, device=where))
+    big = lay_out(torch.randn(8192, 8192, device=where))  # 256 MiB: past the caches
+    row = torch.randn(1, 8192, device=where)
+    flops = 2 * size**3 / _fastest(lambda: linear(rows, weight), seconds)
+    return flops, big.numel() * 4 / _fastest(lambda: linear(row, big), seconds)
 
 
 def _fastest(run: Callable[[], torch.Tensor], seconds: float) -> float:
