@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab reset test notebooks check weights animation bench
+.PHONY: help setup lab reset test notebooks check weights soak animation bench
 
-help setup lab reset test notebooks check weights animation bench:
+help setup lab reset test notebooks check weights soak animation bench:
 	@$(PYTHON) course.py $@

@@ -8,11 +8,13 @@
     python3 course.py notebooks   build notebooks/ from lessons/ (NB=03 for one, REMEASURE=1 for new timings)
     python3 course.py check       lint, format, imports, lessons and notebooks in step
     python3 course.py weights     get the model now, so that everything works offline later
+    python3 course.py soak        10,000 random requests through the engine (SOAK=n for others): does anything leak?
     python3 course.py animation   draw the README's animated memory map anew
     python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
                                   BENCH=simulate: the simulator's speed, and preemptions with and without a watermark;
                                   BENCH=kernel_gpu: the decode kernel on a GPU (ARGS=--dry: tried without one);
-                                  BENCH=engine_cpu: the engine on blocks, on slabs and beside vLLM, 15 minutes
+                                  BENCH=engine_cpu: the engine on blocks, on slabs and beside vLLM, 20 minutes;
+                                  BENCH=paper_figures: the paper's figures, simulated or on the engine, 15 minutes
 
 `make <job>` does the same. Settings are given as NAME=value, on the command line or in the environment:
     PORT=8899      where JupyterLab answers (default 8888, or the next free port)
@@ -50,7 +52,7 @@ PIP = "pip==26.3"
 TORCH = "torch==2.13.0"
 SPACE_NEEDED = 3 * 10**9  # bytes: about 2 GB stay on disk, the rest is room to unpack
 DEFAULT_PORT = 8888
-SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH")
+SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH", "SOAK")
 NO_WEIGHTS_NEEDED = "02, 03, 05, 06 and 10"
 
 
@@ -523,6 +525,13 @@ def bench_job(extra):
     return become([python(), "-m", "benchmarks." + name, *extra])
 
 
+def soak_job(extra):
+    setup()
+    os.environ.setdefault("SOAK", "10000")
+    test = "tests/test_engine_machine.py::test_nothing_leaks_in_a_long_run"
+    return become([python(), "-m", "pytest", "-s", test, *extra])
+
+
 def animation_job(_):
     setup()
     return become([python(), "-m", "lessons.animation"])
@@ -541,6 +550,7 @@ JOBS = {
     "notebooks": notebooks_job,
     "check": check_job,
     "weights": weights_job,
+    "soak": soak_job,
     "animation": animation_job,
     "bench": bench_job,
     "help": help_job,

@@ -26,6 +26,7 @@ LESSON = ROOT / "notebooks" / "01_kv_cache.ipynb"
 CALCULATOR, QUIZ = "explorers.kv_calculator()", 'explorers.quiz("01")'
 MEMORY_MAP, STEPPER = "explorers.memory_map()", "explorers.block_tables()"
 KERNEL, SOFTMAX = "explorers.kernel_stepper()", "explorers.softmax_stepper()"
+SCHEDULE, FORK, TREE = "explorers.schedule()", "explorers.fork_stepper()", "explorers.prefix_tree()"
 BUDGET_MS = 150  # of kernel time for one interaction, as the style asks on two cores
 WAIT_MS = 10_000  # for what should take well under a second
 
@@ -57,7 +58,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(why_not()), reason=wh
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What the server shows: the real notebook, and a small one with its two explorers, stored outputs and all, and
-    with those of notebooks 02, 03, 05 and 06."""
+    with those of notebooks 02, 03 and 05 to 08."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "root").mkdir()
     shutil.copy(LESSON, folder / "root" / "cold.ipynb")
@@ -65,7 +66,9 @@ def folder(tmp_path_factory):
     stored = [cell for cell in lesson.cells if cell.source in (CALCULATOR, QUIZ)]
     assert len(stored) == 2, f"{LESSON.name} has no cell {CALCULATOR!r} or none {QUIZ!r}"
     first, last = new_code_cell("from course_lib.teaching import explorers"), new_code_cell(TIMING)
-    others = [new_code_cell(source) for source in (MEMORY_MAP, STEPPER, KERNEL, SOFTMAX)]
+    others = [
+        new_code_cell(source) for source in (MEMORY_MAP, STEPPER, KERNEL, SOFTMAX, SCHEDULE, FORK, TREE)
+    ]
     live = new_notebook(cells=[first, *stored, *others, last], metadata=lesson.metadata)
     nbformat.write(live, folder / "root" / "live.ipynb")
     return folder
@@ -383,6 +386,41 @@ def test_the_softmax_stepper_shows_what_forgetting_to_rescale_does(page, live):
         assert "left as they are, which is wrong" in press_and_see(page, view, "ArrowRight")
 
 
+def test_the_schedule_follows_the_keyboard_from_blocks_to_slabs_and_through_memory(page, live):
+    view = cell(live, SCHEDULE)
+    with watched(page, "schedule"):
+        control(view, "memory \\[slabs\\]").locator("[role=slider]").focus()
+        alts = [pictures(view)[0][1], press_and_see(page, view, "ArrowRight")]
+        preempted = [int(re.search(r"(\d+) preemptions", alt).group(1)) for alt in alts]
+        assert preempted[1] < preempted[0], f"more memory, and {alts}"
+        control(view, "allocator").locator("[role=slider]").focus()
+        assert "No preemptions." in press_and_see(page, view, "ArrowLeft")
+
+
+def test_the_fork_stepper_follows_the_keyboard_and_the_number_of_outputs(page, live):
+    view = cell(live, FORK)
+    with watched(page, "fork stepper"):
+        control(view, "step").locator("[role=slider]").focus()
+        alt = press_and_see(page, view, "ArrowRight")
+        assert alt.startswith("B writes ") and "copies so far: 2" in alt, f"step 4 is told as {alt!r}"
+        control(view, "outputs").locator("[role=slider]").focus()
+        alt = press_and_see(page, view, "ArrowLeft")
+        assert "copies so far: 1" in alt, "of two outputs, the second has the block to itself by then"
+
+
+def test_the_prefix_tree_follows_the_keyboard_from_request_to_request(page, live):
+    view = cell(live, TREE)
+    with watched(page, "prefix tree"):
+        control(view, "step").locator("[role=slider]").focus()
+        alts = [press_and_see(page, view, "ArrowRight") for _ in range(3)]
+        begin = [
+            "A ends.",
+            "C comes with 8 tokens. Block 0 holds its first 4",
+            "D comes with 12 tokens. No cached",
+        ]
+        assert all(map(str.startswith, alts, begin)), f"the pictures say {alts}"
+
+
 # What one interaction costs the kernel: the message that the page sends is read, and the new picture sent. Beside it
 # a bare figure, which tells how fast this machine is just now.
 TIMING = f"""\
@@ -391,6 +429,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 model = {CALCULATOR}.widget.children[0]
 sliders = {MEMORY_MAP}.controls[3], {STEPPER}.controls[0], {KERNEL}.controls[2], {SOFTMAX}.controls[2]
+sliders += {SCHEDULE}.controls[2], {FORK}.controls[0], {TREE}.controls[0]
 def bare():
     figure = Figure(figsize=(9, 3))
     figure.add_subplot()
@@ -426,7 +465,7 @@ def test_the_pictures_answer_within_the_budget(page, live, capsys):
             said.append(f"{times} ms (a bare figure: {bare:.0f} ms, so the budget is {budget:.0f})")
         with capsys.disabled():
             print(
-                f"\ncalculator, memory map, three steppers: the kernel answers in {'; then '.join(said)}",
+                f"\ncalculator, map, steppers, schedule, fork, tree: the kernel answers in {'; then '.join(said)}",
                 flush=True,
             )
         assert within, f"medians of 9 interactions: {'; then '.join(said)}"

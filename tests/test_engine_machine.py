@@ -1,8 +1,10 @@
 """The engine under random traffic: a long run, and a state machine that Hypothesis drives. Whatever came, ran, was
 preempted or aborted: tokens are those of the request alone, and every slot is somebody's or free."""
 
+import gc
 import os
 import random
+import types
 
 import pytest
 from hypothesis import settings
@@ -44,16 +46,21 @@ def random_request(dice):
 EOS = (2, 71, 11, 5, 41)  # some that this model likes to write
 
 
-def test_nothing_leaks_in_a_long_run(tiny_model):
-    """SOAK says how many requests."""
-    total, dice, alone = int(os.environ.get("SOAK", "500")), random.Random(21), Alone(tiny_model)
-    engine = make(
-        with_eos(tiny_model, *EOS),
-        num_slots=48,
-        max_num_seqs=6,
-        max_num_batched_tokens=12,
-        enable_prefix_caching=True,
-    )
+def reachable(root, *, but):
+    """How many objects hang on `root`, those in `but` and what belongs to Python itself left out."""
+    skip, seen = (type, types.ModuleType, types.FunctionType), {id(each) for each in but}
+    found, count = [root], 0
+    while found:
+        each = found.pop()
+        if id(each) not in seen and not isinstance(each, skip):
+            seen.add(id(each))
+            count += 1
+            found += gc.get_referents(each)
+    return count
+
+
+def traffic(engine, dice, total):
+    """So many requests come, run and are given up at random, until none is left: what was sent, done and aborted."""
     sent, done, aborted = {}, {}, set()
     for _ in range(20 * total):
         for _ in range(min(total - len(sent), dice.randint(0, 2))):
@@ -68,12 +75,37 @@ def test_nothing_leaks_in_a_long_run(tiny_model):
         if len(done) + len(aborted) == total:
             break
     assert done.keys() | aborted == sent.keys() and not done.keys() & aborted
+    assert_all_is_given_back(engine)
+    return sent, done, aborted
+
+
+def test_nothing_leaks_in_a_long_run(tiny_model):
+    """No block and no memory. SOAK says how many requests; `make soak` takes 10,000."""
+    total, dice, alone = int(os.environ.get("SOAK", "500")), random.Random(21), Alone(tiny_model)
+    engine = make(
+        with_eos(tiny_model, *EOS),
+        num_slots=48,
+        max_num_seqs=6,
+        max_num_batched_tokens=12,
+        enable_prefix_caching=True,
+    )
+    traffic(engine, dice, 100)
+    before = reachable(engine, but=[engine.model])
+    sent, done, aborted = traffic(engine, dice, total)
+    after = reachable(engine, but=[engine.model])
+    assert after < before + 100, (
+        f"{after - before} objects more hang on an idle engine after {total} requests"
+    )
     stats = engine.stats
     assert stats.num_preemptions > total / 50 and stats.num_cached_tokens > total / 5
     assert len(aborted) > total / 100
-    assert_all_is_given_back(engine)
     for request_id in sorted(done)[::10]:
         alone.hold(done[request_id], *sent[request_id], EOS)
+    print(
+        f"{total} requests: {len(done)} done and {len(aborted)} aborted, {stats.num_preemptions} preemptions, "
+        f"{stats.num_cached_tokens} cached tokens; objects that hang on the idle engine: {before} after 100 requests, "
+        f"{after} at the end"
+    )
 
 
 class Traffic(RuleBasedStateMachine):

@@ -14,6 +14,8 @@ import planted_03
 import planted_04
 import planted_05
 import planted_06
+import planted_07
+import planted_08
 import pytest
 import torch
 
@@ -88,6 +90,8 @@ ALSO_RIGHT = {
     **planted_04.ALSO_RIGHT,
     **planted_05.ALSO_RIGHT,
     **planted_06.ALSO_RIGHT,
+    **planted_07.ALSO_RIGHT,
+    **planted_08.ALSO_RIGHT,
 }
 
 # -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
@@ -276,6 +280,8 @@ WRONG = [
     *planted_04.WRONG,
     *planted_05.WRONG,
     *planted_06.WRONG,
+    *planted_07.WRONG,
+    *planted_08.WRONG,
 ]
 
 

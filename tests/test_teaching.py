@@ -53,7 +53,6 @@ def pictures(cache):
     return {
         "work_map": plots.work_map([(0, 3), (0, 4)], [(0, 3), (3, 4)]),
         "slabs": plots.slabs(cache),
-        "slot_map": plots.slot_map(cache, ["a"] * 10, ["template"] * 2 + ["prompt"] * 8),
         "times": plots.times([1, 2], {"no cache": [1.0, 4.0]}),
         "roofline": plots.roofline({"decode": (point, None)}, 1e12, 1e11, "a machine"),
         "kv_budget": plots.kv_budget(Budget(MODELS["Llama-3.1-8B"], GPUS["NVIDIA T4"], 128, 1, 2)),
@@ -125,16 +124,6 @@ def test_a_request_keeps_its_colour_and_hatches_stand_beside_colours(slabs):
     fills = [patch.get_facecolor() for patch in plots.slabs(slabs).axes[0].patches if not patch.get_hatch()]
     assert fills == [to_rgba(plots.request_color(slab)) for slab in range(3)]
     assert plots.RESERVED["hatch"]
-
-
-def test_slot_map_labels_every_token_and_hatches_the_rest(slabs):
-    kinds = ["template", "prompt", "prompt", "prompt", *["answer"] * 6]
-    picture = plots.slot_map(slabs, ["<s>", "\n", " ", "$x$", "understanding", *"bcdef"], kinds)
-    bars = rectangles(picture.axes[0])
-    assert len(bars) == 40 and sum(bool(hatch) for *_, hatch in bars) == 30
-    labels = [text.get_text() for text in picture.axes[0].texts]
-    assert labels[0] == "⟨…⟩" and labels[1:5] == [r"\n", "␣", r"\$x\$", "unders…"]
-    assert "4 hold the prompt with its template, 6 hold the answer so far, 30 wait" in picture.alt
 
 
 def test_roofline_puts_counted_points_on_the_roof_and_measured_ones_where_they_were_measured():
@@ -225,22 +214,6 @@ def test_a_quiz_tells_right_from_wrong_at_once_and_reads_cold(lesson):
 def test_an_unknown_quiz_is_refused():
     with pytest.raises(ValueError, match="no quiz for lesson '99'"):
         explorers.quiz("99")
-
-
-def test_the_answer_fills_the_slab_and_is_printed(real, capsys, monkeypatch):
-    model, tokenizer = real
-    shown = []
-    monkeypatch.setattr(explorers.kv_cache, "display", shown.append)
-    cache = ContiguousCache(model.config, 1, 40)
-    explorers.answer(model, tokenizer, "What is the capital of Italy?", cache, max_tokens=20)
-    assert "Rome" in capsys.readouterr().out
-    data, _ = bundle_of(shown[0])
-    assert set(data) == {WIDGET_VIEW, "image/png", "text/plain"}
-    assert "the answer has not begun" in data["text/plain"]
-    (view,) = shown[0].widget.children
-    assert f"{cache.length(0) - 16} hold the answer so far" in view.value, (
-        "the last picture is the last state"
-    )
 
 
 # -- presets --------------------------------------------------------------------------------------------------

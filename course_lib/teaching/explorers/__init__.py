@@ -8,18 +8,23 @@ control is observed, and sets the value of one HTML widget.
 from course_lib.teaching.explorers.attention import block_reader
 from course_lib.teaching.explorers.bundle import Explorer, figure_html, quiz
 from course_lib.teaching.explorers.kernels import kernel_stepper, softmax_stepper
-from course_lib.teaching.explorers.kv_cache import answer, kv_calculator
+from course_lib.teaching.explorers.kv_cache import answers, kv_calculator
 from course_lib.teaching.explorers.memory import block_tables, memory_map
+from course_lib.teaching.explorers.serving import schedule
+from course_lib.teaching.explorers.sharing import fork_stepper, prefix_tree
 
 __all__ = [
     "Explorer",
-    "answer",
+    "answers",
     "block_reader",
     "block_tables",
     "figure_html",
+    "fork_stepper",
     "kernel_stepper",
     "kv_calculator",
     "memory_map",
+    "prefix_tree",
     "quiz",
+    "schedule",
     "softmax_stepper",
 ]

@@ -1,15 +1,11 @@
-"""The KV calculator, and a real LLM filling its slab."""
+"""The KV calculator, and a real LLM filling its blocks."""
 
 import textwrap
 
 import ipywidgets as widgets
 from IPython.display import display
-from tokenizers import Tokenizer
 
-from course_lib.serving.kv_cache import ContiguousCache
-from course_lib.serving.model import LlamaModel
-from course_lib.serving.static_batch import greedy_steps
-from course_lib.serving.weights import chat_prompt
+from course_lib.serving import LLMEngine, RequestOutput, SamplingParams, chat_prompt
 from course_lib.teaching import plots
 from course_lib.teaching.explorers.bundle import LABEL, Explorer, figure_html, picture_explorer
 from course_lib.teaching.presets import Budget, load_presets
@@ -50,37 +46,30 @@ def kv_calculator() -> Explorer:
     return picture_explorer([model, gpu, num_gpus, context, batch, number], draw)
 
 
-def answer(
-    model: LlamaModel,
-    tokenizer: Tokenizer,
-    prompt: str,
-    cache: ContiguousCache,
-    max_tokens: int,
-    every: int = 3,
-) -> None:
-    """Let the LLM answer a user's message while its slab fills; then print the answer.
+def answers(
+    engine: LLMEngine, messages: dict[str, str], max_tokens: int, every: int = 4
+) -> list[RequestOutput]:
+    """Let the LLM answer several users at once while its blocks fill; then print the answers.
 
     Args:
-        cache: with a slab 0 that is empty and long enough. It is filled, and yours to look at afterwards.
-        every: tokens between two pictures.
+        engine: paged and fresh.
+        messages: user -> message.
+        every: steps between two pictures. The last one is of the fullest pool.
     """
-    tokens = tokenizer.encode(chat_prompt(prompt)).ids
-    before, after = (len(tokenizer.encode(part).ids) for part in chat_prompt("\0").split("\0"))
-    kinds = ["template"] * before + ["prompt"] * (len(tokens) - before - after) + ["template"] * after
-    prompt_len = len(tokens)
-    steps = greedy_steps(model, [tokens], cache, max_tokens, model.config.eos_token_ids)
-
-    def draw() -> plots.Picture:
-        texts = [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
-        return plots.slot_map(cache, texts, kinds + ["answer"] * (len(tokens) - prompt_len))
-
-    tokens.append(next(steps)[0])
-    first = draw()
+    names, done = list(messages), dict[int, RequestOutput]()
+    for message in messages.values():
+        engine.add_request(chat_prompt(message), SamplingParams(max_tokens=max_tokens))
+    engine.step()  # the prompts
+    first = plots.block_map(engine, names)
     view = widgets.HTML(figure_html(first))
     display(Explorer(widgets.VBox([view]), {"image/png": first.png(), "text/plain": first.alt}, first.alt))
-    for number, new in enumerate(steps, start=1):
-        tokens.append(new[0])
-        if number % every == 0:
-            view.value = figure_html(draw())
-    view.value = figure_html(draw())
-    print(textwrap.fill(tokenizer.decode(tokens[prompt_len:]), 100))
+    number, fullest = 0, 0
+    while engine.has_unfinished():
+        done |= {output.request_id: output for output in engine.step()}
+        number, taken = number + 1, engine.allocator.pool.num_blocks - engine.allocator.pool.num_free
+        if taken > fullest or (number % every == 0 and engine.has_unfinished()):
+            fullest = max(fullest, taken)
+            view.value = figure_html(plots.block_map(engine, names))
+    for number, name in enumerate(names):
+        print(textwrap.fill(f"{name}: {done[number].outputs[0].text.strip()}", 100))
+    return [done[number] for number in range(len(names))]

@@ -7,7 +7,7 @@ caption, as its text/plain, and as the alt text of its PNG.
 from course_lib.teaching.plots.attention import block_reads, step_times
 from course_lib.teaching.plots.canvas import RESERVED, Picture, request_color
 from course_lib.teaching.plots.kernels import kernel_step, online_step, split_rules
-from course_lib.teaching.plots.kv_cache import kv_budget, roofline, slabs, slot_map, times, work_map
+from course_lib.teaching.plots.kv_cache import block_map, kv_budget, roofline, slabs, times, work_map
 from course_lib.teaching.plots.memory import (
     batch_bars,
     block_sizes,
@@ -17,27 +17,35 @@ from course_lib.teaching.plots.memory import (
     shares_bars,
     shares_over_time,
 )
+from course_lib.teaching.plots.serving import latency, payback, timeline, token_gaps
+from course_lib.teaching.plots.sharing import fork_step, prefix_tree
 
 __all__ = [
     "RESERVED",
     "Picture",
     "batch_bars",
+    "block_map",
     "block_reads",
     "block_sizes",
     "block_tables",
+    "fork_step",
     "kernel_step",
     "kv_budget",
+    "latency",
     "memory_film",
     "memory_map",
     "online_step",
+    "payback",
+    "prefix_tree",
     "request_color",
     "roofline",
     "shares_bars",
     "shares_over_time",
     "slabs",
-    "slot_map",
     "split_rules",
     "step_times",
+    "timeline",
     "times",
+    "token_gaps",
     "work_map",
 ]

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from matplotlib.patches import Patch, Rectangle
 
 from course_lib.serving.cost import Cost
+from course_lib.serving.engine import LLMEngine
 from course_lib.serving.kv_cache import ContiguousCache
 from course_lib.teaching.plots.canvas import (
     BLUE,
+    FREE,
     GREY,
     ORANGE,
     RESERVED,
@@ -99,10 +101,6 @@ def slabs(cache: ContiguousCache, names: Sequence[str] = ()) -> Picture:
     return picture
 
 
-SLOTS_PER_ROW = 12
-KIND_COLORS = {"template": "#E5E5E5", "prompt": SKY, "answer": ORANGE}
-
-
 def token_label(text: str) -> str:
     """A token's text, short enough for its slot: a newline shows as \\n, a lone space as ␣."""
     label = repr(text)[1:-1].strip() or "␣"
@@ -110,36 +108,56 @@ def token_label(text: str) -> str:
 
 
 @styled
-def slot_map(cache: ContiguousCache, texts: Sequence[str], kinds: Sequence[str], slab: int = 0) -> Picture:
-    """Every slot of one slab with the token whose keys and values it holds.
+def block_map(engine: LLMEngine, names: Sequence[str]) -> Picture:
+    """Every slot of a paged engine's pool, a row for each block, with the token whose keys and values it holds.
 
     Args:
-        cache: read, not changed.
-        texts: the text of each token, at least as many as the slab holds.
-        kinds: of each token: "template" (what the model wants around a message), "prompt" or "answer".
+        engine: read, not changed.
+        names: of the requests, by request_id.
     """
-    length, size = cache.length(slab), cache.max_len
-    num_answer = list(kinds[:length]).count("answer")
-    so_far = f"{num_answer} hold the answer so far" if num_answer else "the answer has not begun"
+    pool, running = engine.allocator.pool, engine.scheduler.running
+    size, owners, held = pool.block_size, {}, {}
+    for key, table in engine.allocator.tables.items():
+        sequence = engine.sequences[key]
+        texts = sequence.token_ids[: running[key].num_computed]
+        held[sequence.request_id] = len(texts), len(table.block_ids)
+        for index, block_id in enumerate(table.block_ids):
+            owners[block_id] = sequence, texts[index * size : (index + 1) * size]
     alt = (
-        f"The slab of one request: {size} slots, reserved before the first token. {length - num_answer} hold "
-        f"the prompt with its template, {so_far}, {size - length} wait, reserved."
+        f"The KV cache: {pool.num_blocks} blocks of {size} slots, a row each. "
+        + "".join(
+            f"{names[number].capitalize()}: {tokens} tokens in {blocks} {'block' if blocks == 1 else 'blocks'}. "
+            for number, (tokens, blocks) in held.items()
+        )
+        + f"{pool.num_free} blocks are free."
     )
-    num_rows = -(-size // SLOTS_PER_ROW)
-    picture = Picture(0.5 + 0.42 * num_rows, alt)
-    axes = picture.subplots()
-    for slot in range(size):
-        row, column = divmod(slot, SLOTS_PER_ROW)
-        kind = RESERVED if slot >= length else dict(facecolor=KIND_COLORS[kinds[slot]])
-        axes.add_patch(Rectangle((column, row), 0.94, 0.88, edgecolor="#555555", lw=0.8, **kind))
-        if slot < length:
-            label = "⟨…⟩" if kinds[slot] == "template" else token_label(texts[slot])
-            axes.text(column + 0.47, row + 0.45, label, ha="center", va="center", fontsize=9.5)
-    axes.set(xlim=(-0.02, SLOTS_PER_ROW), ylim=(num_rows, -0.02))
+    picture = Picture(0.5 + 0.36 * pool.num_blocks, alt, lines=2)
+    picture.set_layout_engine("none")  # nothing jumps from frame to frame
+    foot = picture.above_caption
+    axes = picture.add_axes((0.075, foot, 0.92, (1 - foot) * (1 - 0.4 / (0.5 + 0.36 * pool.num_blocks))))
+    for block_id in range(pool.num_blocks):
+        sequence, tokens = owners.get(block_id, (None, []))
+        for offset in range(size):
+            look = FREE if sequence is None else RESERVED
+            if offset < len(tokens):
+                look = dict(facecolor=request_color(sequence.request_id))
+            axes.add_patch(Rectangle((offset, block_id), 0.95, 0.88, edgecolor="#555555", lw=0.6, **look))
+            if offset < len(tokens):
+                text = engine.tokenizer.decode([tokens[offset]], skip_special_tokens=False)
+                label = "⟨…⟩" if text.startswith("<|") else token_label(text)
+                axes.text(offset + 0.47, block_id + 0.45, label, ha="center", va="center", fontsize=8.5)
+        axes.text(-0.15, block_id + 0.45, f"block {block_id}", ha="right", va="center", fontsize=9.5)
+    axes.set(xlim=(-0.02, size), ylim=(pool.num_blocks, -0.02))
     axes.axis("off")
-    handles = [Patch(facecolor=color, edgecolor="#555555", label=kind) for kind, color in KIND_COLORS.items()]
-    handles.append(Patch(edgecolor="#555555", label="reserved", **RESERVED))
-    picture.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=11)
+    handles = [
+        Patch(facecolor=request_color(number), edgecolor="#555555", label=name)
+        for number, name in enumerate(names)
+    ]
+    handles.append(Patch(edgecolor="#555555", label="taken, still empty", **RESERVED))
+    handles.append(Patch(edgecolor="#555555", label="free", **FREE))
+    picture.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize=11, frameon=False
+    )
     return picture
 
 
