@@ -401,6 +401,7 @@ def test_the_fork_stepper_follows_the_keyboard_and_the_number_of_outputs(page, l
     view = cell(live, FORK)
     with watched(page, "fork stepper"):
         control(view, "step").locator("[role=slider]").focus()
+        assert press_and_see(page, view, "ArrowRight").startswith("A writes 'ring'. Block 2 has room")
         alt = press_and_see(page, view, "ArrowRight")
         assert alt.startswith("B writes ") and "copies so far: 2" in alt, f"step 4 is told as {alt!r}"
         control(view, "outputs").locator("[role=slider]").focus()

@@ -234,3 +234,12 @@ def test_how_much_faster_paging_may_be_asked_in_the_simulation():
             latencies = simulate(crowd, name, num_slots=paper.NUM_SLOTS).latencies
             assert (statistics.mean(latencies) <= 0.1) == keeps_up
     assert round(2.25 / 0.4, 1) == 5.6 and round(2.25 / 0.8, 1) == 2.8
+
+
+def test_what_sharing_saves_on_the_engine():
+    results = Path(__file__).parent.parent / "benchmarks" / "results" / "paper_figures.json"
+    saved = json.loads(results.read_text(encoding="utf-8"))["figures"]["fig15"]["ours"]["Alpaca"]
+    two, four, six = (100 * saved["sampling"][n] for n in "246")
+    says("08_sharing", f"on the real engine: {two:.1f}, {four:.1f} and {six:.1f}%;")
+    two, four, six = (100 * saved["beams"][n] for n in "246")
+    says("08_sharing", f"(The same twelve requests: {two:.0f}, {four:.0f} and {six:.0f}%.)")

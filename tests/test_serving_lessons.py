@@ -224,7 +224,7 @@ def test_swapping_is_slow_with_small_blocks_and_recomputing_does_not_know_of_the
         ]
     )
     picture = plots.payback({1: 43.0, 16: 43.0}, {32e9: {1: 218.0, 16: 26.0}})
-    assert "Recompute: 43" in picture.alt and "swap over 32 GB/s: 218 at 1, 26 at 16" in picture.alt
+    assert "Recompute: 43" in picture.alt and "Swap over 32 GB/s: 218 at 1, 26 at 16" in picture.alt
 
 
 def test_the_latency_picture_says_which_rate_each_keeps_up_with():

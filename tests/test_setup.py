@@ -705,6 +705,28 @@ def test_readme_shows_the_simulators_speed_and_growth():
     assert report["machine"]["date"] in readme and report["machine"]["processor"] in readme
 
 
+def test_readme_shows_the_engine_beside_slabs_and_vllm():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "benchmarks" / "results" / "engine_cpu.json").read_text())
+    vllm = [f"{row['paged_to_vllm']['ratio']:.2f}" for row in report["decode"]]
+    slabs = [row["paged_to_slabs"]["ratio"] for row in report["decode"]]
+    assert " / ".join(f"{a} and {b}" for a, b in zip(vllm[::2], vllm[1::2], strict=True)) in readme
+    assert f"| {min(slabs):.2f} to {max(slabs):.2f} |" in readme
+    sequences = [row[f"same_as_{side}"].split() for row in report["decode"] for side in ("vllm", "slabs")]
+    assert (
+        all(same == of for same, _, of, _ in sequences)
+        and sum(int(of) for _, _, of, _ in sequences[::2]) == 82
+    )
+    for workload in ("chats", "instructions"):
+        rows = [row for row in report["payoff"] if row["workload"] == workload]
+        assert " / ".join(f"{row['ratio']:.1f}" for row in rows) + " times as many" in readme
+    (low, *_, high) = sorted(row["microseconds"] for row in report["waiting"])
+    assert (
+        f"{low:.0f} µs, flat; {100 * report['outside']['share_outside_the_model']:.1f}% of a step" in readme
+    )
+    assert high < 1.1 * low
+
+
 def test_readme_links_to_every_notebook_and_to_nothing_that_is_not_there():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

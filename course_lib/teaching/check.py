@@ -457,14 +457,14 @@ def compare(guess: object, measured: float, unit: str) -> None:
 
     Example:
         >>> compare(..., 1275, "tokens")
-        measured 1,275 tokens   (you made no guess: commit to a number first, it is how one learns)
+        measured 1,275 tokens   (you made no guess: commit to a number first: that is how you learn)
         >>> compare(50, 100, "tokens")
         measured 100 tokens, you said 50: too low by a factor of 2.0
     """
     shown = f"{measured:,.0f}" if abs(measured) >= 100 or measured == int(measured) else f"{measured:,.1f}"
     if guess is ... or not isinstance(guess, (int, float)):
         print(
-            f"measured {shown} {unit}   (you made no guess: commit to a number first, it is how one learns)"
+            f"measured {shown} {unit}   (you made no guess: commit to a number first: that is how you learn)"
         )
     elif guess <= 0 or measured <= 0:
         print(f"measured {shown} {unit}, you said {guess:,}")

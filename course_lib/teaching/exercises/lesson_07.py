@@ -143,7 +143,7 @@ ADMIT = Exercise(
         ),
         Mistake(
             "it refuses where exactly enough are free",
-            "needed + spare <= num_free is enough",
+            "exactly enough is enough: <=, not < (and nothing is spared where nobody runs)",
             _admit(fits=lambda needed, spare, num_free: needed + spare < num_free),
         ),
         Mistake(

@@ -764,7 +764,7 @@ FIND_PREFIX = Exercise(
         ),
         Mistake(
             "only the first block is found",
-            "the parent is the whole key of the block before, not its tokens; and only a miss ends the loop",
+            "the parent is the whole key of the block before, not its tokens or its id; and only a miss ends the loop",
             _find(parent_of=lambda parent: parent and parent[1]),
         ),
         *(

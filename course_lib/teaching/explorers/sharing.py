@@ -16,7 +16,7 @@ def fork_stepper() -> Explorer:
     )
     # More outputs make a longer story.
     widgets.dlink((outputs, "value"), (step, "max"), lambda number: len(fork_story.moves(number)))
-    step.value = 3
+    step.value = 2
 
     def draw() -> Picture:
         return sharing.fork_step(fork_story.replay(step.value, outputs.value))

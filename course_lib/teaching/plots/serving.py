@@ -122,7 +122,7 @@ def latency(latencies: Mapping[str, Mapping[float, float]], limit: float) -> Pic
         ylim=(0, 5 * limit),
         xlim=(0, None),
     )
-    axes.legend(fontsize=11, loc="upper left")
+    axes.legend(fontsize=11, loc="upper center", bbox_to_anchor=(0.64, 1.0))
     return picture
 
 
@@ -144,6 +144,7 @@ def token_gaps(gaps: Mapping[str, Sequence[float]], arrival: int) -> Picture:
         axes.plot(range(len(line)), line, color=color, marker=mark, lw=2, ms=6, label=name)
     axes.axvline(arrival, color="#777777", ls=":", lw=1.5)
     axes.set(xlabel="step", ylabel="a step takes [ms]", ylim=(0, None))
+    axes.text(arrival - 0.1, axes.get_ylim()[1], "the prompt is there", ha="right", va="top", fontsize=11)
     axes.legend(fontsize=11)
     return picture
 
@@ -160,7 +161,7 @@ def payback(recompute: Mapping[int, float], swap: Mapping[int, Mapping[int, floa
     alt = (
         f"Milliseconds to bring a sequence back, against the block size. Recompute: {recompute[sizes[0]]:.0f} always. "
         + "; ".join(
-            f"swap over {speed / 1e9:g} GB/s: {line[sizes[0]]:.0f} at {sizes[0]}, {line[sizes[-1]]:.0f} at {sizes[-1]}"
+            f"Swap over {speed / 1e9:g} GB/s: {line[sizes[0]]:.0f} at {sizes[0]}, {line[sizes[-1]]:.0f} at {sizes[-1]}"
             for speed, line in swap.items()
         )
     )
@@ -180,6 +181,10 @@ def payback(recompute: Mapping[int, float], swap: Mapping[int, Mapping[int, floa
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set(xlabel="block size [tokens]", ylabel="milliseconds")
+    axes.set_yticks([10, 20, 50, 100, 200, 500], ["10", "20", "50", "100", "200", "500"])
+    axes.minorticks_off()
+    lowest = min(min(line.values()) for line in (recompute, *swap.values()))
+    highest = max(max(line.values()) for line in (recompute, *swap.values()))
+    axes.set(xlabel="block size [tokens]", ylabel="milliseconds", ylim=(lowest / 1.3, highest * 1.3))
     axes.legend(fontsize=11)
     return picture

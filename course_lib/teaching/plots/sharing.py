@@ -277,7 +277,7 @@ def _draw_node(axes: Axes, scene: prefix_story.Scene, node: prefix_story.Node, x
     count = scene.pool.ref_count(node.block_id)
     look = _look(scene, node.block_id) | dict(linestyle="-" if node.cached else DASHES)
     _fill(axes, [(x, y, NODE, HIGH)], **look)
-    color = "black" if count else "#555555"
+    color = "black" if count else "#333333"
     behind = dict(bbox=dict(facecolor="white", edgecolor="none", pad=1)) if "hatch" in look else {}
     _write(axes, x + 0.07, y + 0.15, f"block {node.block_id}  ×{count}", color=color, weight="bold", **behind)
     _write(axes, x + 0.07, y + 0.39, " ".join(node.words), color=color, **behind)
@@ -309,7 +309,7 @@ def _draw_free_list(axes: Axes, scene: prefix_story.Scene, cached: dict) -> None
         _write(axes, PANEL + 0.15, y, f"{block_id}", ha="center", color=color)
         _write(axes, PANEL + 0.4, y, words or "not cached", color=color)
         if gone:
-            axes.plot([PANEL, WIDTH - 0.3], [y, y], color=VERMILLION, lw=1.3)
+            axes.plot([PANEL - 0.06, PANEL + 0.36], [y + 0.1, y - 0.1], color=VERMILLION, lw=2)
     if not rows:
         _write(axes, PANEL, 0.5, "empty", 11, color="#666666")
 
@@ -317,7 +317,7 @@ def _draw_free_list(axes: Axes, scene: prefix_story.Scene, cached: dict) -> None
 def _draw_legend(axes: Axes, y: float) -> None:
     """What the looks of a block mean; a hit has the colour of its request, whichever that is."""
     looks = [
-        (0.12, "hit: taken over", dict(facecolor=request_color(0), edgecolor="black", linewidth=2)),
+        (0.12, "hit (its colour)", dict(facecolor=request_color(0), edgecolor="black", linewidth=2)),
         (1.65, "computed now", RESERVED | dict(edgecolor="black", linewidth=2)),
         (3.15, "in use", IN_USE),
         (4.1, "free, cached", IN_FREE_LIST),
@@ -326,5 +326,5 @@ def _draw_legend(axes: Axes, y: float) -> None:
     for x, label, look in looks:
         _fill(axes, [(x, y - 0.08, 0.24, 0.16)], **look)
         _write(axes, x + 0.3, y, label)
-    axes.plot([7.4, 7.64], [y, y], color=VERMILLION, lw=1.3)
+    axes.plot([7.4, 7.64], [y + 0.07, y - 0.07], color=VERMILLION, lw=2)
     _write(axes, 7.7, y, "struck: evicted")
