@@ -68,7 +68,11 @@ def test_answers_are_printed_and_the_last_picture_is_of_a_full_pool(real, capsys
     data, _ = bundle_of(shown[0])
     assert set(data) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
     assert data["text/plain"] not in shown[0].widget.children[0].value, "the picture was redrawn"
-    assert "10 blocks are free" not in shown[0].widget.children[0].value
+    last = shown[0].widget.children[0].value
+    free = 10 - sum(
+        -(-(len(each.prompt_token_ids) + len(each.outputs[0].token_ids) - 1) // 16) for each in outputs
+    )
+    assert f"{free} blocks are free" in last and "Ann: " in last and "Bob: " in last, "the fullest moment"
     assert engine.allocator.pool.num_free == 10
 
 

@@ -63,13 +63,15 @@ def answers(
     first = plots.block_map(engine, names)
     view = widgets.HTML(figure_html(first))
     display(Explorer(widgets.VBox([view]), {"image/png": first.png(), "text/plain": first.alt}, first.alt))
-    number, fullest = 0, 0
+    step, most, fullest = 0, 0, view.value
     while engine.has_unfinished():
         done |= {output.request_id: output for output in engine.step()}
-        number, taken = number + 1, engine.allocator.pool.num_blocks - engine.allocator.pool.num_free
-        if taken > fullest or (number % every == 0 and engine.has_unfinished()):
-            fullest = max(fullest, taken)
+        step, taken = step + 1, engine.allocator.pool.num_blocks - engine.allocator.pool.num_free
+        if taken > most or (step % every == 0 and engine.has_unfinished()):
             view.value = figure_html(plots.block_map(engine, names))
+        if taken > most:
+            most, fullest = taken, view.value
+    view.value = fullest
     for number, name in enumerate(names):
         print(textwrap.fill(f"{name}: {done[number].outputs[0].text.strip()}", 100))
     return [done[number] for number in range(len(names))]

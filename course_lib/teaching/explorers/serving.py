@@ -31,9 +31,7 @@ def make_timeline(allocator: str, every: int, slabs: int, budget: int) -> Timeli
 def schedule() -> Explorer:
     """24 chats on a small cache: choose the allocator, how fast they come, the memory, and the tokens a step."""
     allocator = choice("allocator", {"reserve max": "reserve_max", "paged": "paged"}, "paged")
-    every = widgets.IntSlider(
-        min=0, max=12, value=1, description="steps between two", style=LABEL, layout=HALF
-    )
+    every = widgets.IntSlider(min=0, max=12, value=1, description="steps apart", style=LABEL, layout=HALF)
     slabs = widgets.IntSlider(min=1, max=8, value=2, description="memory [slabs]", style=LABEL, layout=HALF)
     budget = widgets.SelectionSlider(
         options=[24, 32, 64, 128, 512], value=512, description="tokens a step", style=LABEL, layout=HALF
