@@ -1,6 +1,6 @@
 """The engine on a CPU: against vLLM on the same weights, paged against slabs, and what scheduling costs.
 
-    python -m benchmarks.engine_cpu                              # about 15 minutes, writes results/engine_cpu.json
+    python -m benchmarks.engine_cpu                              # about 20 minutes, writes results/engine_cpu.json
     python -m benchmarks.engine_cpu --vllm PATH/TO/python        # the same, with a vLLM that takes turns with us
     python -m benchmarks.engine_cpu --parts payoff --out -
 
@@ -32,6 +32,7 @@ from course_lib.memory import PagedAllocator, Request, Scheduler, alpaca_like, s
 from course_lib.serving import LLMEngine, SamplingParams, load_model
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.weights import ensure_default_checkpoint
+from course_lib.teaching import serving_runs
 
 BYTES_PER_SLOT = 46_080  # of SmolLM2-135M in fp32: K and V x 3 KV heads x 64 x 30 layers x 4 bytes
 NEW_TOKENS = 64
@@ -171,13 +172,6 @@ def measure_decode(
 # -- payoff -------------------------------------------------------------------------------------------------------
 
 
-def requests_of(workload: Workload, count: int) -> list[Request]:
-    found, scale = workload.make(n=count, rate=1.0, seed=1), workload.scale
-    return [
-        Request(0.0, max(1, each.prompt_len // scale), max(1, each.output_len // scale)) for each in found
-    ]
-
-
 def serve(
     model: LlamaModel,
     tokenizer: Tokenizer,
@@ -196,22 +190,16 @@ def serve(
         block_size=workload.block_size,
         max_model_len=workload.max_len,
     )
-    for number, request in enumerate(requests_of(workload, count)):
-        tokens = prompt[number : number + request.prompt_len]
-        engine.add_request(tokens, SamplingParams(max_tokens=request.output_len, ignore_eos=True))
-    start, first, made, running = time.perf_counter(), {}, 0, []
-    while engine.has_unfinished():
-        for output in engine.step():
-            first.setdefault(output.request_id, time.perf_counter() - start)
-            made += 1
-        running.append(engine.stats.num_running)
-    seconds = time.perf_counter() - start
+    requests = serving_runs.scaled(workload.make(n=count, rate=1.0, seed=1), workload.scale)
+    prompts = [prompt[number : number + each.prompt_len] for number, each in enumerate(requests)]
+    params = [SamplingParams(max_tokens=each.output_len, ignore_eos=True) for each in requests]
+    run = serving_runs.serve(engine, prompts, params)
     return {
-        "tokens_per_s": round(made / seconds, 1),
-        "mean_running": round(statistics.mean(running), 2),
-        "mean_first_token_s": round(statistics.mean(first.values()), 2),
-        "num_preemptions": engine.stats.num_preemptions,
-        "num_tokens": made,
+        "tokens_per_s": round(run.tokens_per_second, 1),
+        "mean_running": round(run.mean_running, 2),
+        "mean_first_token_s": round(statistics.mean(run.first_token), 2),
+        "num_preemptions": run.num_preemptions,
+        "num_tokens": run.num_tokens,
     }
 
 

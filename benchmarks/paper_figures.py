@@ -1,6 +1,6 @@
 """The paper's evaluation once more, small: each figure's number, ours beside it, and why they differ.
 
-    python -m benchmarks.paper_figures                           # about 10 minutes on two cores; writes both results
+    python -m benchmarks.paper_figures                           # about 13 minutes; writes both results
     python -m benchmarks.paper_figures --only fig13 fig19        # some of them, printed; nothing is written
     python -m benchmarks.paper_figures --only fig13 --out benchmarks/results/paper_figures.json     # one anew
     python -m benchmarks.paper_figures --quick --out some.json --page some.png
@@ -48,25 +48,13 @@ from course_lib.teaching.plots.paper_page import paper_page
 from course_lib.teaching.presets import load_presets
 from course_lib.teaching.serving_runs import BlockCount, serve
 
-# What the paper prints (fig 13 is in course_lib/teaching/paper.py). Shares are shares of 1, ratios are ratios.
-FIG_12 = {"to reserve_exact": [1.7, 2.7], "to reserve_max": [2.7, 8.0]}  # ShareGPT, three models
-FIG_14 = {"one sample": 1.3, "beam width 6": 2.3}  # Alpaca, to reserve_exact
-FIG_15_ALPACA = {
-    "sampling": {2: 0.0609, 4: 0.0853, 6: 0.0979},
-    "beams": {2: 0.3756, 4: 0.5313, 6: 0.5516},
-}
-FIG_15_SHAREGPT = {"sampling": [0.162, 0.305], "beams": [0.443, 0.663]}  # from, to; 2 to 6 outputs
-FIG_16 = {80: 1.67, 341: 3.58}  # LLaMA-13B, throughput to reserve_exact, which shares nothing
-FIG_18B = {"ShareGPT": "best at 16 to 128", "Alpaca": "good at 16 and 32"}
-FIG_19 = {"recompute above swap": "about 20% at most, at every block size", "comparable at": [16, 64]}
-
 # What each figure is, and why ours differ from the paper's. The numbers are beside it in the report.
 TOLD = {
     "fig12": {
         "title": "Latency against request rate, and the rate that each allocator sustains",
         "world": "simulated: OPT-13B's 15,728 slots, 0.05 s a step",
         "measure": "mean of (last token - arrival) / output tokens, in s/token; sustained: within 2x or 4x of 0.05 s",
-        "paper": {"ShareGPT": FIG_12},
+        "paper": {"ShareGPT": paper.FIG_12},
         "gap": (
             "The ShareGPT ratios lie in the paper's ranges, which are over three models; ours is one size. A step of "
             "0.05 s takes as long for 192 requests as for 7, so every request that fits is pure gain here, and "
@@ -91,7 +79,7 @@ TOLD = {
         "title": "Throughput to an oracle that reserves, with and without sharing",
         "world": "derived: batches from simulations, divided by the share of blocks that fig15 still holds",
         "measure": "tokens/s of full batches on Alpaca, paged to reserve_exact, for two kinds of step",
-        "paper": FIG_14,
+        "paper": paper.FIG_14,
         "gap": (
             "Which blocks beams share is known only when a model has chosen the tokens, and our simulator has none: "
             "derived as if memory alone set the batch. With a step of 0.05 s we promise about twice what the paper "
@@ -103,7 +91,7 @@ TOLD = {
         "title": "Memory saved by sharing blocks",
         "world": "measured: the course's engine, SmolLM2-135M; the shares do not depend on the machine",
         "measure": "1 - blocks held / blocks that the tables would hold unshared, added up over all forward passes",
-        "paper": {"Alpaca": FIG_15_ALPACA, "ShareGPT": FIG_15_SHAREGPT},
+        "paper": {"Alpaca": paper.FIG_15_ALPACA, "ShareGPT": paper.FIG_15_SHAREGPT},
         "gap": (
             "Several samples share the full blocks of their prompt and nothing else, which is counting on lengths. "
             "Twelve Alpaca requests come within a point of the paper. Three chats are too few: one long prompt among "
@@ -116,7 +104,7 @@ TOLD = {
         "title": "A prefix that many requests share: cached against computed each time",
         "world": "measured: the course's engine, SmolLM2-135M on this CPU",
         "measure": "requests/s with enable_prefix_caching to without, equal kv_cache_bytes, prefix stored beforehand",
-        "paper": FIG_16,
+        "paper": paper.FIG_16,
         "gap": (
             "Not the same comparison: the paper's ratio is to Orca (Oracle), which reserves and shares nothing, at "
             "equal latency; ours is to our own paged engine without sharing, with all requests at once. On a CPU "
@@ -128,7 +116,7 @@ TOLD = {
         "title": "The block size: requests that fit, and the time of a decode step",
         "world": "requests simulated on OPT-13B's 15,728 slots; steps measured on this CPU, not on a GPU",
         "measure": "mean running requests while others wait; median milliseconds of a step",
-        "paper": FIG_18B,
+        "paper": paper.FIG_18B,
         "gap": (
             "The paper's one curve is latency, which is memory and kernel at once; here they are two. Memory says: "
             "the smaller the better, and large blocks cost short texts most, as in the paper. Its reason against "
@@ -141,7 +129,7 @@ TOLD = {
         "title": "A preempted sequence: compute it again, or copy it out and in",
         "world": "measured on this CPU, a swap within its memory; modelled for OPT-13B on an A100 over PCIe 4.0",
         "measure": "milliseconds; a swap goes out and in",
-        "paper": FIG_19,
+        "paper": paper.FIG_19,
         "gap": (
             "On this CPU recomputing loses at every block size, by factors from about ten to hundreds: the copy stays "
             "in the same memory, and computing is slow. The model has the paper's shape and meets it at blocks of 32 "
@@ -155,7 +143,6 @@ TOLD = {
 STEP_SECONDS = 0.05
 LIMITS = (2, 4)  # the latency that is still good: so many times a step, which is what a request alone takes
 WORKLOADS = {"ShareGPT": sharegpt_like, "Alpaca": alpaca_like}
-MEANS = {"ShareGPT": (161.31, 337.99), "Alpaca": (19.31, 58.45)}  # tokens of prompt and output, Fig 11
 SEED = 1
 
 # Prompts are made of these, one after another, from any of them on.
@@ -276,7 +263,7 @@ def papers_step(batch: float) -> float:
     """Seconds of a step with a batch, on the straight line through the paper's two: what ran at once with paging
     (Fig 13) is rate x output tokens x seconds a step, if the machine kept up."""
     points = [
-        (running["paged"], running["paged"] / (rate * MEANS[workload][1]))
+        (running["paged"], running["paged"] / (rate * paper.FIG_11_MEANS[workload][1]))
         for workload, rate, running in (
             ("ShareGPT", paper.SHAREGPT_RATE, paper.FIG_13_SHAREGPT),
             ("Alpaca", paper.ALPACA_RATE, paper.FIG_13_ALPACA),
@@ -446,7 +433,7 @@ def figure_15(llm: Llm, counts: dict[str, int], outputs: Sequence[int], block_si
     """
     ours, lengths = {}, {}
     for workload, count in counts.items():
-        requests = typical(WORKLOADS[workload], MEANS[workload], count)
+        requests = typical(WORKLOADS[workload], paper.FIG_11_MEANS[workload], count)
         lengths[workload] = mean_lengths(requests)
         ours[workload] = {
             name: {number: round(saved(llm, requests, number, block_size), 4) for number in outputs}

@@ -48,7 +48,7 @@ def test_prompts_have_their_length_and_all_differ(llm):
 
 def test_typical_requests_have_nearly_the_papers_means():
     for workload, count in (("Alpaca", 12), ("ShareGPT", 4)):
-        means = paper_figures.MEANS[workload]
+        means = paper.FIG_11_MEANS[workload]
         found = paper_figures.typical(paper_figures.WORKLOADS[workload], means, count)
         assert len(found) == count
         assert paper_figures.mean_lengths(found) == pytest.approx(means, rel=0.1)
@@ -194,7 +194,7 @@ def test_more_outputs_save_more_and_never_more_than_can_be_shared(llm):
 def test_figure_15_reports_each_number_of_outputs(llm):
     figure = paper_figures.figure_15(llm, {"Alpaca": 2}, (2, 3))
     assert list(figure["ours"]["Alpaca"]) == ["sampling", "beams"]
-    requests = paper_figures.typical(paper_figures.alpaca_like, paper_figures.MEANS["Alpaca"], 2)
+    requests = paper_figures.typical(paper_figures.alpaca_like, paper.FIG_11_MEANS["Alpaca"], 2)
     lengths = [(each.prompt_len, each.output_len) for each in requests]
     for count, share in figure["ours"]["Alpaca"]["sampling"].items():
         assert share == pytest.approx(saved_by_counting(lengths, count, 16), abs=1e-4)
@@ -449,7 +449,7 @@ def test_what_the_stored_gaps_say_of_simulations_holds(stored):
     figures = stored["figures"]
     assert all(figures[name]["gap"] == paper_figures.TOLD[name]["gap"] for name in figures)
     shares, alpaca = (figures["fig12"]["ours"][name] for name in ("ShareGPT", "Alpaca"))
-    for other, (low, high) in paper_figures.FIG_12.items():
+    for other, (low, high) in paper.FIG_12.items():
         assert all(low <= ratio <= high for ratio in shares[other].values()), other
     oracle = "to reserve_exact"
     assert (
@@ -468,7 +468,7 @@ def test_what_the_stored_gaps_say_of_simulations_holds(stored):
     assert round(132.44 / (30 * 58.45), 3) == 0.076
 
     fixed, grows = figures["fig14"]["ours"].values()
-    for what, printed in paper_figures.FIG_14.items():
+    for what, printed in paper.FIG_14.items():
         assert 1.8 < fixed[what] / printed < 2.6 and abs(grows[what] - printed) < 0.35 * (
             fixed[what] - printed
         )
@@ -479,7 +479,7 @@ def test_what_the_stored_gaps_say_of_measurements_holds(stored):
     ours = figures["fig15"]["ours"]
     for method, most in (("sampling", 0.01), ("beams", 0.05)):
         for count, share in ours["Alpaca"][method].items():
-            assert abs(share - paper_figures.FIG_15_ALPACA[method][int(count)]) < most
+            assert abs(share - paper.FIG_15_ALPACA[method][int(count)]) < most
     assert [round(100 * share) for share in ours["ShareGPT"]["sampling"].values()] == [23, 35, 38]
     assert counted_by_lengths("ShareGPT") == [18, 27, 30] and counted_by_lengths("Alpaca") == [7, 11, 12]
 

@@ -4,11 +4,11 @@ import statistics
 
 import pytest
 from matplotlib.colors import to_rgba
-from test_engine import Numbers
+from test_engine import make
 
 from course_lib.memory import Request
 from course_lib.serving import LLMEngine, SamplingParams, beam_search, cost
-from course_lib.teaching import explorers, paper, plots, serving_runs, timeline
+from course_lib.teaching import explorers, plots, serving_runs, timeline
 from course_lib.teaching.explorers.serving import make_timeline
 from course_lib.teaching.plots.serving import LOOKS
 
@@ -126,14 +126,8 @@ def test_less_memory_more_preemptions_and_a_smaller_budget_a_shorter_fullest_ste
 # -- traffic on a real engine ---------------------------------------------------------------------------------
 
 
-def engine_of(model, **changes):
-    size = 2 * model.config.num_layers * model.config.num_kv_heads * model.config.head_dim * 4
-    room = dict(kv_cache_bytes=512 * size, block_size=4, max_model_len=128)
-    return LLMEngine(model, Numbers(), **{**room, **changes})
-
-
 def test_a_run_counts_what_the_engine_did(tiny_model):
-    engine = engine_of(tiny_model)
+    engine = make(tiny_model)
     prompts, params = (
         [[1, 2, 3], [4, 5, 6, 7, 8]],
         [
@@ -156,7 +150,7 @@ def test_a_run_counts_what_the_engine_did(tiny_model):
 def test_a_prompt_that_arrives_goes_in_whole_or_in_chunks(tiny_model, monkeypatch):
     monkeypatch.setattr(serving_runs, "TEXT", NUMBERS)
     for budget, expected in [(128, [4, 4, 4 + 40, 5, 5]), (14, [4, 4, 14, 14, 14, 14, 5])]:
-        engine = engine_of(tiny_model, max_num_seqs=8, max_num_batched_tokens=budget)
+        engine = make(tiny_model, max_num_seqs=8, max_num_batched_tokens=budget)
         counts, milliseconds = serving_runs.prompt_arrives(engine, 4, 40, arrival=2, num_steps=len(expected))
         assert counts == expected
         assert len(milliseconds) == len(counts) and min(milliseconds) > 0
@@ -164,7 +158,7 @@ def test_a_prompt_that_arrives_goes_in_whole_or_in_chunks(tiny_model, monkeypatc
 
 def test_what_sharing_saves_is_what_two_lists_of_blocks_say(tiny_model):
     """A prompt of 10 in blocks of 4: two full blocks are shared, for three outputs of 6 tokens."""
-    engine = engine_of(tiny_model)
+    engine = make(tiny_model)
     count = serving_runs.BlockCount(engine)
     engine.generate(
         [list(range(3, 13))], SamplingParams(n=3, max_tokens=6, ignore_eos=True, seed=1, temperature=1.0)
@@ -178,7 +172,7 @@ def test_what_sharing_saves_is_what_two_lists_of_blocks_say(tiny_model):
 def test_counting_blocks_without_a_model_finds_what_the_engine_holds(tiny_model):
     requests = [Request(0.0, 10, 6), Request(0.0, 3, 9), Request(0.0, 8, 2), Request(0.0, 17, 12)]
     for n in (1, 2, 5):
-        engine = engine_of(tiny_model, max_num_seqs=32)
+        engine = make(tiny_model, max_num_seqs=32)
         count = serving_runs.BlockCount(engine)
         prompts = [
             [3 + (number + place) % 90 for place in range(r.prompt_len)] for number, r in enumerate(requests)
@@ -190,7 +184,7 @@ def test_counting_blocks_without_a_model_finds_what_the_engine_holds(tiny_model)
 
 
 def test_beams_are_counted_too(tiny_model):
-    engine = engine_of(tiny_model)
+    engine = make(tiny_model)
     count = serving_runs.BlockCount(engine)
     beam_search(engine, list(range(3, 13)), 4, max_tokens=12)
     assert len(count.held) == 12 and count.held[0] == count.unshared[0] == 3
@@ -202,9 +196,7 @@ def test_users_with_a_shared_prompt_compute_it_once_when_it_is_cached(tiny_model
     monkeypatch.setattr(serving_runs, "TEXT", NUMBERS)
     computed = {}
     for caching in (False, True):
-        engine = engine_of(
-            tiny_model, enable_prefix_caching=caching, max_num_seqs=8, max_num_batched_tokens=64
-        )
+        engine = make(tiny_model, enable_prefix_caching=caching, max_num_seqs=8, max_num_batched_tokens=64)
         run = serving_runs.with_a_shared_prompt(
             engine, [20 + n % 70 for n in range(64)], 3, question_len=5, max_tokens=2
         )
@@ -235,7 +227,6 @@ def test_the_latency_picture_says_which_rate_each_keeps_up_with():
     picture = plots.latency(lines, limit=0.1)
     assert "reserve the maximum up to 0.5" in picture.alt and "paged up to 1 requests a second" in picture.alt
     assert len(picture.axes[0].lines) == 3
-    assert paper.NUM_SLOTS == 15_728
 
 
 def test_the_picture_of_gaps_names_the_longest_step():

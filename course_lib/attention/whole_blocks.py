@@ -106,7 +106,7 @@ def attend_blocks(
     Blocks are gathered whole, into a place that is used again and again and stays in the processor's cache, so the
     copy hardly reaches memory. What lies behind a context is cleared in the copy: nothing stale is attended to.
     """
-    out = query.new_empty(query.shape)
+    out = query.new_empty(query.shape)  # its rows side by side, though the query's may not be
     for piece in plan.pieces:
         keys, values = _gathered(key_cache, value_cache, piece.blocks, plan)
         for copy in (keys, values):

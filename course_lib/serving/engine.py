@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from course_lib.memory import FitRegion, PagedAllocator, Request, ReservingAllocator, Scheduler
 from course_lib.memory.block_pool import positive_int
+from course_lib.serving.cost import kv_bytes_per_token
 from course_lib.serving.kv_cache import Run, plan_runs
 from course_lib.serving.model import LlamaModel
 from course_lib.serving.sampling import Draw, SamplingParams, choose
@@ -156,7 +157,7 @@ class LLMEngine:
         self.model, self.tokenizer, self.max_model_len = model, tokenizer, max_model_len
         where = dict(dtype=model.dtype, device=model.device)
         itemsize = torch.finfo(model.dtype).bits // 8
-        bytes_per_slot = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
+        bytes_per_slot = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, itemsize)
         unit = {"paged": block_size, "reserve_max": max_model_len}.get(allocator)
         if unit is None:
             raise ValueError(f"unknown allocator {allocator!r}: paged or reserve_max")

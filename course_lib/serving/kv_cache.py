@@ -218,7 +218,8 @@ class ContiguousCache:
         if num_sequences < 1 or max_len < 1:
             raise ValueError(f"need at least one slab of one slot, got {num_sequences} of {max_len}")
         shape = (config.num_layers, num_sequences, max_len, config.num_kv_heads, config.head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()  # [L, B, max_len, Hkv, D]
+        # [L, B, max_len, Hkv, D]. Written now: `torch.zeros` would get its memory in the middle of a step
+        self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.num_sequences, self.max_len = num_sequences, max_len
         self.lengths: dict[int, int] = {}

@@ -16,3 +16,18 @@ FIG_2 = {
 # Fig 13: mean number of requests that run at once, OPT-13B.
 FIG_13_SHAREGPT = {"reserve_max": 7.00, "reserve_pow2": 9.81, "reserve_exact": 13.62, "paged": 30.42}
 FIG_13_ALPACA = {"reserve_max": 7.00, "reserve_pow2": 43.24, "reserve_exact": 72.75, "paged": 132.44}
+
+# Fig 11: mean tokens of prompt and output.
+FIG_11_MEANS = {"ShareGPT": (161.31, 337.99), "Alpaca": (19.31, 58.45)}
+
+# Figs 12 to 19. Shares are shares of 1, ratios are ratios.
+FIG_12 = {"to reserve_exact": [1.7, 2.7], "to reserve_max": [2.7, 8.0]}  # ShareGPT, three models
+FIG_14 = {"one sample": 1.3, "beam width 6": 2.3}  # Alpaca, to reserve_exact
+FIG_15_ALPACA = {
+    "sampling": {2: 0.0609, 4: 0.0853, 6: 0.0979},
+    "beams": {2: 0.3756, 4: 0.5313, 6: 0.5516},
+}
+FIG_15_SHAREGPT = {"sampling": [0.162, 0.305], "beams": [0.443, 0.663]}  # from, to; 2 to 6 outputs
+FIG_16 = {80: 1.67, 341: 3.58}  # LLaMA-13B, throughput to reserve_exact, which shares nothing
+FIG_18B = {"ShareGPT": "best at 16 to 128", "Alpaca": "good at 16 and 32"}
+FIG_19 = {"recompute above swap": "about 20% at most, at every block size", "comparable at": [16, 64]}

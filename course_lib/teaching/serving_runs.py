@@ -18,7 +18,7 @@ class Run:
     outputs: list[list[int]]  # the tokens of each request's first output
     seconds: float
     num_tokens: int
-    running: list[int] = field(default_factory=list)  # how many sequences ran, step by step
+    running: list[int] = field(default_factory=list)  # sequences that still ran after each step
     first_token: list[float] = field(default_factory=list)  # seconds until each request's first token
     num_preemptions: int = 0
     num_batched_tokens: int = 0  # that went through the model, prompts and all

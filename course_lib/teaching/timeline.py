@@ -76,8 +76,8 @@ def timeline(
         for key in scheduler.waiting:
             states[key] = PREEMPTED if key in computed else WAITS
         for key, progress in scheduler.running.items():
-            first_time = progress.num_known - progress.num_computed == 1 and step.num_new[key]
-            states[key] = DECODE if first_time else PREFILL
+            decodes = progress.num_known - progress.num_computed == 1 and step.num_new[key]
+            states[key] = DECODE if decodes else PREFILL
             again = min(computed.get(key, 0), progress.num_computed + step.num_new[key])
             run.num_recomputed += max(0, again - progress.num_computed)
         run.states.append(states)

@@ -24,6 +24,13 @@ KINDS = {
     "external": dict(facecolor="#E4E4E4"),  # free, or rounding
 }
 
+ALLOCATOR_LOOKS = {  # a colour, a marker and a line for each
+    "reserve_max": dict(color=VERMILLION, marker="s", ls="--"),
+    "reserve_pow2": dict(color=PURPLE, marker="^", ls="-."),
+    "reserve_exact": dict(color=ORANGE, marker="D", ls=":"),
+    "paged": dict(color=BLUE, marker="o", ls="-"),
+}
+
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 13,

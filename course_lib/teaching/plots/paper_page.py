@@ -10,25 +10,18 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from course_lib.teaching.plots.canvas import (
+    ALLOCATOR_LOOKS,
     BLUE,
     DPI,
     GREEN,
     ORANGE,
-    PURPLE,
     SKY,
-    VERMILLION,
     Picture,
     styled,
 )
 from course_lib.teaching.plots.memory import TITLES
 
 PAGE_WIDTH = 16.0  # inches, at 100 dots: 1,600 pixels
-LOOKS = {  # a colour, a marker and a line for each allocator
-    "reserve_max": dict(color=VERMILLION, marker="s", ls="--"),
-    "reserve_pow2": dict(color=PURPLE, marker="^", ls="-."),
-    "reserve_exact": dict(color=ORANGE, marker="D", ls=":"),
-    "paged": dict(color=BLUE, marker="o", ls="-"),
-}
 OURS = dict(facecolor=SKY, edgecolor="#333333")
 SIDES = (  # the paper, ours, ours in another way
     dict(facecolor="white", edgecolor="#333333", hatch="////"),
@@ -63,7 +56,7 @@ def _fig_12(part: SubFigure, figure: dict, workload: str) -> None:
         rates, latencies = zip(*points, strict=True)
         sustained = found["sustained_rate"][name][f"{limit}x"]
         label = f"{TITLES[name]}: {sustained:.3g}/s"
-        axes.plot(rates, latencies, lw=2.2, ms=6, label=label, **LOOKS[name])
+        axes.plot(rates, latencies, lw=2.2, ms=6, label=label, **ALLOCATOR_LOOKS[name])
     axes.axhline(0.05 * limit, color="#777777", lw=1.2, ls=(0, (1, 1)))
     where = dict(transform=axes.get_yaxis_transform(), va="bottom", fontsize=10.5)
     axes.text(0.01, 0.05 * limit, f"{limit} steps a token", **where)

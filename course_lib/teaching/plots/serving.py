@@ -8,8 +8,8 @@ from matplotlib.patches import Patch
 
 from course_lib.teaching import timeline as states
 from course_lib.teaching.plots.canvas import (
+    ALLOCATOR_LOOKS,
     BLUE,
-    GREEN,
     ORANGE,
     SKY,
     VERMILLION,
@@ -50,12 +50,11 @@ def _spans(run: Timeline) -> dict[str, list]:
 
 
 @styled
-def timeline(run: Timeline, name: str, last_step: int | None = None) -> Picture:
+def timeline(run: Timeline, name: str) -> Picture:
     """Requests from top to bottom, steps from left to right; below, what the KV slots are.
 
     Args:
         name: the allocator.
-        last_step: where the axis of steps ends, so that two pictures can be compared.
     """
     alt = (
         f"{TITLES[name].capitalize()}, {run.num_slots} slots: {len(run.requests)} requests are served in "
@@ -71,13 +70,12 @@ def timeline(run: Timeline, name: str, last_step: int | None = None) -> Picture:
     upper = picture.add_axes((0.075, foot + 0.43 * room, 0.915, 0.505 * room))
     for state, boxes in _spans(run).items():
         upper.add_collection(PolyCollection(boxes, **LOOKS[state], edgecolor="#555555", linewidth=0.4))
-    count, last = len(run.requests), last_step or run.num_steps
-    upper.set(xlim=(0, last), ylim=(count, 0), xticks=[], ylabel="request")
+    count = len(run.requests)
+    upper.set(xlim=(0, run.num_steps), ylim=(count, 0), xticks=[], ylabel="request")
     upper.set_yticks([0.5, count // 2 + 0.5, count - 0.5], ["0", str(count // 2), str(count - 1)])
     lower = picture.add_axes((0.075, foot + 0.115 * room, 0.915, 0.25 * room))
     counts = [vars(each) for each in run.counts]
     _stack(lower, list(range(run.num_steps + 1)), [*counts, counts[-1]])
-    lower.set_xlim(0, last)
     lower.set_xlabel("steps", fontsize=11, labelpad=1)
     lower.tick_params(labelsize=10)
     for looks, height in ((LOOKS, 1.0), (SHARES_LEGEND, foot + 0.435 * room)):
@@ -85,14 +83,6 @@ def timeline(run: Timeline, name: str, last_step: int | None = None) -> Picture:
         place = dict(loc="upper center", bbox_to_anchor=(0.53, height))
         picture.legend(handles=handles, ncols=4, fontsize=10.5, frameon=False, **place)
     return picture
-
-
-MARKS = {
-    "reserve_max": (VERMILLION, "s"),
-    "reserve_pow2": (ORANGE, "D"),
-    "reserve_exact": (GREEN, "^"),
-    "paged": (BLUE, "o"),
-}
 
 
 @styled
@@ -113,8 +103,7 @@ def latency(latencies: Mapping[str, Mapping[float, float]], limit: float) -> Pic
     picture = Picture(3.6, alt + " requests a second.")
     axes = picture.subplots()
     for name, line in latencies.items():
-        color, mark = MARKS[name]
-        axes.plot(list(line), list(line.values()), color=color, marker=mark, lw=2.5, ms=8, label=TITLES[name])
+        axes.plot(list(line), list(line.values()), lw=2.5, ms=8, label=TITLES[name], **ALLOCATOR_LOOKS[name])
     axes.axhline(limit, color="#777777", ls=":", lw=1.5)
     axes.set(
         xlabel="requests a second",
