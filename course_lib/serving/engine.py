@@ -289,14 +289,18 @@ class LLMEngine:
         device = self.model.device
         positions = self.store.begin_step(runs, self._copies)
         self._copies = []
-        token_ids = [
+        token_ids = torch.tensor(self.token_ids_of(runs), device=device)
+        return self.model(token_ids, positions.to(device), self.store)
+
+    def token_ids_of(self, runs: list[Run]) -> list[int]:
+        """The flat batch: the newest tokens of each run's sequence, one after another."""
+        return [
             token
             for run in runs
             for token in self.sequences[run.sequence].token_ids[
                 run.context_len - run.num_new : run.context_len
             ]
         ]
-        return self.model(torch.tensor(token_ids, device=device), positions.to(device), self.store)
 
     def _choose(self, hidden: torch.Tensor, ends: dict[int, int]) -> dict[int, list[int]]:
         """The next token of each sequence that has computed all it knows; n of them where a prompt becomes n outputs.

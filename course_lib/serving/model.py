@@ -150,12 +150,17 @@ class LlamaModel:
             turned, value = rotate(qkv[:, :num_turned], cos, sin), qkv[:, num_turned:]
             query, key = turned[:, : config.num_query_heads], turned[:, config.num_query_heads :]
             mixed = cache.attend(index, query, key, value)  # [T, Hq, D]
-            hidden = hidden + linear(mixed.flatten(1), layer.attention_out)
+            hidden = hidden + self.add_up(linear(mixed.flatten(1), layer.attention_out))
 
             normed = rms_norm(hidden, layer.mlp_norm, config.rms_norm_eps)
             gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)  # [T, intermediate] each
-            hidden = hidden + linear(F.silu(gate) * up, layer.down)
+            hidden = hidden + self.add_up(linear(F.silu(gate) * up, layer.down))
         return rms_norm(hidden, self.final_norm, config.rms_norm_eps)
+
+    def add_up(self, partial: torch.Tensor) -> torch.Tensor:
+        """A sum over this process's heads or neurons -> the sum over all of them. Here one process has them all; see
+        tensor_parallel.py for several."""
+        return partial
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -348,7 +348,13 @@ def read_tensors(folder: Path, device: torch.device, dtype: torch.dtype) -> dict
     return tensors
 
 
-def build_model(config: LlamaConfig, tensors: dict[str, torch.Tensor], *, packs: bool = PACKS) -> LlamaModel:
+def build_model(
+    config: LlamaConfig,
+    tensors: dict[str, torch.Tensor],
+    *,
+    packs: bool = PACKS,
+    kind: type[LlamaModel] = LlamaModel,
+) -> LlamaModel:
     """Hugging Face's names -> LlamaModel. Joins Q, K, V and gate, up, and lays each out for `linear`.
 
     Each matrix is taken out of `tensors` then, so that no layer is in memory twice. A tied embedding is: plain, to look
@@ -372,7 +378,7 @@ def build_model(config: LlamaConfig, tensors: dict[str, torch.Tensor], *, packs:
     ]
     embedding = tensors["model.embed_tokens.weight"]
     lm_head = lay_out(embedding if config.tied_embeddings else tensors["lm_head.weight"], packs=packs)
-    return LlamaModel(config, embedding, layers, tensors["model.norm.weight"], lm_head)
+    return kind(config, embedding, layers, tensors["model.norm.weight"], lm_head)
 
 
 def load_model(
