@@ -6,17 +6,20 @@ It writes one line of facts, and then answers line by line: {"prompts": [[token 
 bool} in, {"seconds", "tokens", "cached"} out. Nothing of the course is imported here: the two share integers only.
 """
 
+import inspect
 import json
 import sys
 import time
+from pathlib import Path
 
 
-def facts(llm, version: str) -> dict:
+def facts(llm, vllm) -> dict:
     """What this vLLM has chosen for itself."""
     config = llm.llm_engine.vllm_config
     cache, schedule = config.cache_config, config.scheduler_config
     return {
-        "version": version,
+        "version": vllm.__version__,
+        "package": str(Path(inspect.getfile(vllm)).parent),
         "block_size": cache.block_size,
         "num_blocks": cache.num_gpu_blocks,  # its name, on a CPU too
         "cache_dtype": str(cache.cache_dtype),
@@ -39,7 +42,7 @@ def main() -> None:
         enforce_eager=True,
         enable_prefix_caching="--caching" in sys.argv,
     )
-    print("FACTS" + json.dumps(facts(llm, vllm.__version__)), flush=True)
+    print("FACTS" + json.dumps(facts(llm, vllm)), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         params = vllm.SamplingParams(

@@ -16,14 +16,26 @@ import planted_05
 import planted_06
 import planted_07
 import planted_08
+import planted_09
 import pytest
 import torch
 
-from course_lib.memory import BlockPool, BlockTable, BuddyRegion, FitRegion, Request, ReservingAllocator
+from course_lib.memory import (
+    BlockPool,
+    BlockTable,
+    BuddyRegion,
+    FitRegion,
+    PagedAllocator,
+    Request,
+    ReservingAllocator,
+)
 from course_lib.serving import NoCache, greedy
+from course_lib.serving.cost import kv_bytes_per_token
 from course_lib.teaching import check
 from course_lib.teaching.check import judge
+from course_lib.teaching.clinic import CASES
 from course_lib.teaching.exercises import EXERCISES, your_cache
+from course_lib.teaching.exercises.lesson_09 import batch_gain, roll_back, shard_cache
 
 # -- other right answers: a check judges behaviour, so these pass ---------------------------------------------
 
@@ -92,6 +104,7 @@ ALSO_RIGHT = {
     **planted_06.ALSO_RIGHT,
     **planted_07.ALSO_RIGHT,
     **planted_08.ALSO_RIGHT,
+    **planted_09.ALSO_RIGHT,
 }
 
 # -- planted wrong answers, written as a learner would; each with a word of the diagnosis it must get ---------
@@ -282,6 +295,7 @@ WRONG = [
     *planted_06.WRONG,
     *planted_07.WRONG,
     *planted_08.WRONG,
+    *planted_09.WRONG,
 ]
 
 
@@ -552,10 +566,10 @@ def test_progress_remembers_tries_hints_and_success(capsys):
     capsys.readouterr()
     check.progress()
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("○ append_kv") and told[0].endswith("1 hint")
-    assert told[1].startswith("○ decode_step") and told[1].endswith("solution seen")
-    assert told[2].startswith("✓ kv_bytes") and told[2].endswith("2 tries")
-    assert told[-1] == f"1 of {len(EXERCISES)} solved"
+    assert told[0].startswith("01 ○ append_kv") and told[0].endswith("1 hint")
+    assert told[1].startswith("   ○ decode_step") and told[1].endswith("solution seen")
+    assert told[2].startswith("   ✓ kv_bytes") and told[2].endswith("2 tries")
+    assert told[-1] == f"1 of {len(EXERCISES) + len(CASES)} solved"
 
 
 def test_hints_climb_the_ladder_and_stay_at_the_top(capsys):
@@ -624,7 +638,7 @@ def test_progress_travels_as_one_line(capsys, tmp_path, monkeypatch):
     check.import_progress(line[: len(line) // 2])
     capsys.readouterr()
     check.progress()
-    assert f"2 of {len(EXERCISES)} solved" in capsys.readouterr().out
+    assert f"2 of {len(EXERCISES) + len(CASES)} solved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"kv_bytes": 3}', "null"])
@@ -634,7 +648,7 @@ def test_a_broken_progress_file_does_no_harm(content, capsys):
     check.kv_bytes(EXERCISE.solution)
     check.progress()
     out = capsys.readouterr().out
-    assert out.startswith("✓ kv_bytes") and f"1 of {len(EXERCISES)} solved" in out
+    assert out.startswith("✓ kv_bytes") and f"1 of {len(EXERCISES) + len(CASES)} solved" in out
 
 
 def test_progress_that_cannot_be_written_is_said_and_nothing_raises(capsys, tmp_path, monkeypatch):
@@ -664,3 +678,60 @@ def test_a_fault_of_the_check_is_not_blamed_on_the_learner(capsys, monkeypatch):
 def test_a_prediction_is_held_against_the_measurement(guess, measured, said, capsys):
     check.compare(guess, measured, "tokens")
     assert said in capsys.readouterr().out
+
+
+# -- lesson 09: its solutions do what the library does ------------------------------------------------------------
+
+
+def test_a_choice_is_never_told():
+    for name, wrong, _ in planted_09.WRONG:
+        if choices := EXERCISES[name].choices:
+            verdict = judge(EXERCISES[name], wrong)
+            assert not any(choice in verdict.expected for choice in choices), verdict
+
+
+def test_rolling_back_leaves_what_never_drafting_would():
+    """Drafted, then rolled back: table and free list are those of a text that was never longer, but for their order."""
+    make = random.Random(9)
+    for _ in range(300):
+        size, kept, rejected = make.randint(1, 6), make.randint(1, 30), make.randint(0, 12)
+        pool, twin = BlockPool(num_blocks=50, block_size=size), BlockPool(num_blocks=50, block_size=size)
+        drafted, plain = BlockTable(pool), BlockTable(twin)
+        drafted.append(kept + rejected)
+        plain.append(kept)
+        table, free = list(drafted.block_ids), pool.free_blocks()
+        before = len(table)
+        assert roll_back(table, free, kept + rejected, rejected, size) == kept
+        assert table == plain.block_ids and sorted(free) == sorted(twin.free_blocks())
+        given = before - len(table)
+        assert free[len(free) - given :] == drafted.block_ids[len(table) :][::-1]
+
+
+def test_the_shares_of_all_ranks_are_the_cache():
+    for heads, ranks in [(8, 1), (8, 2), (8, 8), (3, 3), (12, 4)]:
+        assert ranks * shard_cache(30, heads, 64, 2, ranks) == kv_bytes_per_token(30, heads, 64, 2)
+    assert shard_cache(30, 3, 64, 2, 12) == kv_bytes_per_token(30, 1, 64, 2)
+
+
+@pytest.mark.parametrize("case", EXERCISES["batch_gain"].cases())
+def test_the_batch_gains_what_the_allocators_admit(case):
+    slots, longest, each, size, limit = case.values()
+    slabs = ReservingAllocator("reserve_max", slots, longest, FitRegion(slots, best=True))
+    paged = PagedAllocator(slots, size, watermark=0.0)
+    request = Request(0.0, each - 1, 1)
+    fit = []
+    for allocator in (slabs, paged):
+        admitted = 0
+        while admitted < limit and allocator.admit(admitted, request, each):
+            admitted += 1
+        fit.append(admitted)
+    assert batch_gain(**case) == fit[1] / fit[0]
+
+
+def test_what_is_to_choose_stands_in_the_notebook():
+    lesson = (Path(__file__).parent.parent / "lessons" / "09_real_engines.md").read_text(encoding="utf-8")
+    for name in ("theirs", "which_mechanism"):
+        assert all(choice in lesson for choice in EXERCISES[name].choices), name
+        assert all(
+            f'"{value}": ...' in lesson for case in EXERCISES[name].cases() for value in case.values()
+        ), name

@@ -15,13 +15,17 @@ import threading
 import traceback
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 import torch
 
 from course_lib.teaching import kernel_lab
+
+if TYPE_CHECKING:
+    from course_lib.teaching.clinic.case import Case
 
 TIME_LIMIT_SECONDS = 5.0
 
@@ -41,6 +45,10 @@ class Exercise:
 
     An answer is judged by its outcome on `cases`: what it returns, and what it did to the arguments named in
     `may_change`. The first of the `mistakes` that behaves as the answer does on every case gives the diagnosis.
+
+    Where the answer to each case is one of a few names (`choices`), each case is judged for itself: a mistake need only
+    behave as the answer does on the case that is shown, `...` in some cases is work still to do, and what is expected
+    is not told.
     """
 
     name: str
@@ -54,9 +62,14 @@ class Exercise:
     look_at: str  # when no known mistake fits
     may_change: frozenset[str] = frozenset()
     tolerance: float = 1e-5
+    choices: tuple[str, ...] | None = None  # the names of which every case wants one
     launch: Callable | None = (
         None  # for a kernel: launch(kernel, *arguments of a case) runs it, and returns its result
     )
+
+    def judge(self, answer: object) -> "Diagnosis | str":
+        """The verdict on an answer: "not attempted", "no Triton", "passed", or a Diagnosis."""
+        return judge(self, answer)
 
 
 @dataclass(frozen=True)
@@ -271,12 +284,43 @@ def judge(exercise: Exercise, answer: object, seconds: float = TIME_LIMIT_SECOND
 def _verdict(exercise: Exercise, answer: Callable, seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis | str:
     """ "not attempted", "passed" or a Diagnosis, by what the answer does."""
     got = outcomes(exercise, answer, seconds)
+    if exercise.choices:
+        return _verdict_on_choices(exercise, got)
     if any(outcome.value is ... for outcome in got):
         return "not attempted"
     right = outcomes(exercise, exercise.solution)
     for kwargs, outcome, truth in zip(exercise.cases(), got, right, strict=False):
         if why := _fault(outcome, truth, exercise.tolerance):
             return _diagnose(exercise, kwargs, outcome, truth, got, why)
+    return "passed"
+
+
+def _verdict_on_choices(exercise: Exercise, got: list[Outcome]) -> Diagnosis | str:
+    """The first choice that is wrong is explained; else what is still to choose. The right one is not told."""
+    if all(outcome.value is ... for outcome in got):
+        return "not attempted"
+    right = outcomes(exercise, exercise.solution)
+    judged = list(zip(exercise.cases(), got, right, strict=False))
+    num_right = sum(_fault(outcome, truth, 0.0) is None for _, outcome, truth in judged)
+    so_far = f"{num_right} of {len(right)} are right"
+    for index, (case, outcome, truth) in enumerate(judged):
+        if outcome.value is ... or not (why := _fault(outcome, truth, 0.0)):
+            continue
+        if outcome.error or outcome.spoiled or outcome.value is None:
+            told = _diagnose(exercise, case, outcome, truth, got, why)
+            return replace(told, expected=f"one of the names ({so_far})")
+        if not isinstance(outcome.value, str) or outcome.value not in exercise.choices:
+            why = "that is none of the names"
+        for mistake in exercise.mistakes:
+            if same(mistake.wrong(*exercise.cases()[index].values()), outcome.value, 0.0):
+                return Diagnosis(
+                    mistake.headline, case, f"another name ({so_far})", show(outcome.value), mistake.look_at
+                )
+        return Diagnosis(why, case, f"one of the names ({so_far})", show(outcome.value), exercise.look_at)
+    for case, outcome, _ in judged:
+        if outcome.value is ...:
+            headline = f"{so_far}, the others are still to choose"
+            return Diagnosis(headline, case, "one of the names", "...", "go on: each is judged for itself")
     return "passed"
 
 
@@ -360,9 +404,9 @@ def _behaves_like(exercise: Exercise, wrong: Callable, got: list[Outcome]) -> bo
 # -- what the learner calls ---------------------------------------------------------------------------------
 
 
-def _report(exercise: Exercise, answer: object) -> None:
+def _report(exercise: "Exercise | Case", answer: object) -> None:
     try:
-        verdict = judge(exercise, answer)
+        verdict = exercise.judge(answer)
     except Exception as error:  # a check never raises: a fault of ours must not look like the learner's
         print(
             f"? {exercise.name}: the check itself failed ({type(error).__name__}: {error}). Please report it."
@@ -416,23 +460,34 @@ def reveal(name: str) -> None:
     print(inspect.getsource(getattr(exercise.solution, "fn", exercise.solution)).rstrip())
 
 
-def progress() -> None:
-    """Print every exercise with what you have done so far."""
+def note(name: str, **facts: object) -> None:
+    """Write something down beside an exercise's tries."""
     record = _load_progress()
-    exercises = _exercises()
-    for exercise in exercises.values():
-        entry = record.get(exercise.name, {})
-        sign = "✓" if entry.get("passed") else "✗" if entry.get("tries") else "○"
-        notes = [f"{entry['tries']} tries" if entry["tries"] != 1 else "1 try"] if entry.get("tries") else []
-        notes += (
-            [f"{entry['hints']} hints" if entry["hints"] != 1 else "1 hint"] if entry.get("hints") else []
-        )
-        notes += ["solution seen"] if entry.get("revealed") else []
-        print(
-            f"{sign} {exercise.name:24}{exercise.minutes:3} min  {exercise.difficulty:8}{', '.join(notes)}".rstrip()
-        )
-    passed = sum(bool(record.get(name, {}).get("passed")) for name in exercises)
-    print(f"{passed} of {len(exercises)} solved")
+    record.setdefault(name, {"tries": 0, "passed": False}).update(facts)
+    _save_progress(record)
+
+
+def progress() -> None:
+    """Print the whole course: every exercise with what you have done so far, by notebook, and the interview drill."""
+    record, solved, count = _load_progress(), 0, 0
+    for lesson, exercises in _by_lesson().items():
+        for number, exercise in enumerate(exercises):
+            entry = record.get(exercise.name, {})
+            sign = "✓" if entry.get("passed") else "✗" if entry.get("tries") else "○"
+            head = "  " if number else lesson
+            line = f"{head} {sign} {exercise.name:24}{exercise.minutes:3} min  {exercise.difficulty:8}"
+            print((line + ", ".join(_deeds(entry))).rstrip())
+            solved += bool(entry.get("passed"))
+            count += 1
+    print(f"{solved} of {count} solved")
+
+
+def _deeds(entry: dict) -> list[str]:
+    """What was done about one exercise, in words."""
+    counted = [(entry.get("tries"), "try", "tries"), (entry.get("hints"), "hint", "hints")]
+    told = [f"{count} {one if count == 1 else many}" for count, one, many in counted if count]
+    told += ["diagnosed"] if entry.get("diagnosed") else []
+    return told + (["solution seen"] if entry.get("revealed") else [])
 
 
 def export_progress() -> str:
@@ -506,13 +561,18 @@ def _save_progress(record: dict) -> None:
         print(f"  (progress not kept: {error.strerror} at {state_dir()})")
 
 
-def _exercises() -> dict[str, Exercise]:
-    from course_lib.teaching.exercises import EXERCISES  # imports this module in its turn
-
-    return EXERCISES
+def _exercises() -> "dict[str, Exercise | Case]":
+    return {exercise.name: exercise for exercises in _by_lesson().values() for exercise in exercises}
 
 
-def _find(name: str) -> Exercise | None:
+def _by_lesson() -> "dict[str, list[Exercise | Case]]":
+    from course_lib.teaching.clinic import CASES  # both import this module in their turn
+    from course_lib.teaching.exercises import LESSONS
+
+    return {lesson.__name__[-2:]: list(lesson.EXERCISES) for lesson in LESSONS} | {"10": list(CASES.values())}
+
+
+def _find(name: str) -> "Exercise | Case | None":
     exercise = _exercises().get(name)
     if exercise is None:
         print(f"no exercise {name!r}; there are: {', '.join(_exercises())}")
