@@ -8,19 +8,16 @@ from IPython.display import display
 from course_lib.serving import LLMEngine, RequestOutput, SamplingParams, chat_prompt
 from course_lib.teaching import plots
 from course_lib.teaching.explorers.bundle import LABEL, Explorer, figure_html, picture_explorer
+from course_lib.teaching.explorers.memory import choice
 from course_lib.teaching.presets import Budget, load_presets
 
 
 def kv_calculator() -> Explorer:
     """What fits on which GPU: choose a model, a context, a batch, a number format and a GPU."""
     models, gpus = load_presets()
-    wide = widgets.Layout(width="520px")
-    model = widgets.Dropdown(
-        options=list(models), value="Llama-3.1-8B", description="model", style=LABEL, layout=wide
-    )
-    gpu = widgets.Dropdown(
-        options=list(gpus), value="NVIDIA A100 80GB SXM", description="GPU", style=LABEL, layout=wide
-    )
+    wide = widgets.Layout(width="560px")
+    model = choice("model", list(models), "Llama-3.1-8B", wide)
+    gpu = choice("GPU", list(gpus), "NVIDIA A100 80GB SXM", wide)
     num_gpus = widgets.SelectionSlider(
         options=[1, 2, 4, 8, 16], value=1, description="GPUs", style=LABEL, layout=wide
     )
@@ -34,10 +31,8 @@ def kv_calculator() -> Explorer:
     batch = widgets.SelectionSlider(
         options=[2**power for power in range(11)], value=32, description="requests", style=LABEL, layout=wide
     )
-    number = widgets.Dropdown(
-        options=[("fp32, 4 bytes", 4), ("fp16 or bf16, 2 bytes", 2), ("fp8, 1 byte", 1)],
-        value=2, description="number format", style=LABEL, layout=wide,
-    )  # fmt: skip
+    formats = {"fp32, 4 bytes": 4, "fp16 or bf16, 2 bytes": 2, "fp8, 1 byte": 1}
+    number = choice("number format", formats, "fp16 or bf16, 2 bytes", wide)
 
     def draw() -> plots.Picture:
         chosen = models[model.value], gpus[gpu.value]

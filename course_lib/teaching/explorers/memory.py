@@ -25,12 +25,14 @@ ALLOCATOR_NAMES = {
 HALF = widgets.Layout(width="430px")
 
 
-def choice(label: str, options: dict | list, chosen: str) -> widgets.SelectionSlider:
+def choice(
+    label: str, options: dict | list, chosen: str, layout: widgets.Layout = HALF
+) -> widgets.SelectionSlider:
     """One of a few. A slider and no list: JupyterLab takes the keys that a list would need (up, down, letters) for
     itself, and leaves left and right alone."""
     value = options[chosen] if isinstance(options, dict) else chosen
     pairs = list(options.items()) if isinstance(options, dict) else options
-    return widgets.SelectionSlider(options=pairs, value=value, description=label, style=LABEL, layout=HALF)
+    return widgets.SelectionSlider(options=pairs, value=value, description=label, style=LABEL, layout=layout)
 
 
 def make_film(workload: str, load: int, allocator: str) -> list[Frame]:
