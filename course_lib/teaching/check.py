@@ -16,6 +16,7 @@ import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -479,7 +480,14 @@ def progress() -> None:
             print((line + ", ".join(_deeds(entry))).rstrip())
             solved += bool(entry.get("passed"))
             count += 1
+    print(f"11   interview: {_interview()}")
     print(f"{solved} of {count} solved")
+
+
+def _interview() -> str:
+    from course_lib.teaching import drill  # imports this module in its turn
+
+    return drill.progress(drill.questions(), drill.load_record(), date.today())
 
 
 def _deeds(entry: dict) -> list[str]:
