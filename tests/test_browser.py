@@ -291,7 +291,9 @@ def test_the_keyboard_moves_sliders_of_names_and_of_numbers(page, live):
         before = value(view, "model")
         alt = press_and_see(page, view, "ArrowRight")
         after = value(view, "model")
-        assert before != after and f": {after} on " in alt, f"from {before} to {after}, the picture says {alt!r}"
+        assert before != after and f": {after} on " in alt, (
+            f"from {before} to {after}, the picture says {alt!r}"
+        )
         control(view, "tokens each").locator("[role=slider]").focus()
         before = value(view, "tokens each")
         alt = press_and_see(page, view, "ArrowRight")

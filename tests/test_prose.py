@@ -175,7 +175,7 @@ def test_the_figures_of_the_splits():
         sorted(found[0] for found in split_rules.table([batch], **shape).values()) for batch in (1, 16, 32)
     )
     assert (alone[0], alone[-1]) == (15, 33) and (sixteen[0], sixteen[-1]) == (1, 16) and more == [1] * 4
-    says("06_online_softmax", "a split of 16 tiles, 1,024 tokens, reads 524 KB for its KV head and leaves 2 KB")
+    says("06_online_softmax", "16 tiles, 1,024 tokens, are 524 KB for a KV head and leave 2 KB")
     tiles = -(-(32_768 // 64) // 33)  # whole ones
     num_tokens = tiles * 64
     assert (tiles, num_tokens) == (16, 1024)

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib.memory import PagedAllocator
+from course_lib.processes import for_a_child
 from course_lib.serving.cost import kv_bytes_per_token
 from course_lib.serving.engine import LLMEngine, RequestOutput
 from course_lib.serving.kv_cache import Run
@@ -247,7 +248,7 @@ def launch(
     command += ["-m", "course_lib.serving.tensor_parallel", "--json", "--max-tokens", str(max_tokens)]
     command += ["--num-blocks", str(num_blocks), "--block-size", str(block_size)]
     command += ["--model", name, "--", *prompts]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment = for_a_child({"OMP_NUM_THREADS": "1", **os.environ})
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     answer = [line for line in ran.stdout.splitlines() if line.startswith("{")]
     if ran.returncode or not answer:

@@ -20,6 +20,7 @@ from IPython.display import HTML
 from course_lib.attention import attention, write_kv
 from course_lib.attention import paged_attention as gather_attention
 from course_lib.attention.paged import slots_of
+from course_lib.processes import for_a_child
 from course_lib.teaching.kernel_lab import HERE, NoTriton
 from course_lib.teaching.presets import GpuPreset, load_presets
 
@@ -70,7 +71,7 @@ def cross_compile(*options: str) -> None:
         raise NoTriton("nothing can be compiled: there is no Triton for this system")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "course_lib.attention.cross_compile", *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=for_a_child(environment), capture_output=True, text=True)
     print(done.stdout.rstrip() if done.returncode == 0 else f"✗ it did not compile: {done.stderr[-500:]}")
 
 

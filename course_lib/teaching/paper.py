@@ -29,6 +29,9 @@ FIG_15_ALPACA = {
 }
 FIG_15_SHAREGPT = {"sampling": [0.162, 0.305], "beams": [0.443, 0.663]}  # from, to; 2 to 6 outputs
 FIG_16 = {80: 1.67, 341: 3.58}  # LLaMA-13B, throughput to reserve_exact, which shares nothing
-FIG_18A = [0.20, 0.26]  # the paged kernel's latency above FasterTransformer's, batch 8 and 32, contexts 64 to 256
+FIG_18A = [
+    0.20,
+    0.26,
+]  # the paged kernel's latency above FasterTransformer's, batch 8 and 32, contexts 64 to 256
 FIG_18B = {"ShareGPT": "best at 16 to 128", "Alpaca": "good at 16 and 32"}
 FIG_19 = {"recompute above swap": "about 20% at most, at every block size", "comparable at": [16, 64]}

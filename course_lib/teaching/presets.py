@@ -6,7 +6,9 @@ from importlib.resources import files
 
 from course_lib.serving.cost import kv_bytes_per_token
 
-USABLE = 0.9  # share of a GPU's memory for weights and cache; vLLM's gpu_memory_utilization: 0.92 in version 0.32
+USABLE = (
+    0.9  # share of a GPU's memory for weights and cache; vLLM's gpu_memory_utilization: 0.92 in version 0.32
+)
 
 
 @dataclass(frozen=True)
