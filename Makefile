@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab reset test notebooks check weights soak animation cheatsheet slides vllm bench
+.PHONY: help setup lab reset test notebooks check weights soak animation cheatsheet slides vllm test-colab bench
 
-help setup lab reset test notebooks check weights soak animation cheatsheet slides vllm bench:
+help setup lab reset test notebooks check weights soak animation cheatsheet slides vllm test-colab bench:
 	@$(PYTHON) course.py $@

