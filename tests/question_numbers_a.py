@@ -52,6 +52,7 @@ SMOL_CONFIG = LlamaConfig(
 )  # fmt: skip
 RIDGE = H100.fp16_tflops * 1e12 / (H100.bandwidth_gb_s * 1e9)  # FLOP per byte
 OPT_WEIGHTS = 26e9  # bytes, the paper's Table 1
+ABSTRACT = (2, 4)  # Kwon et al. 2023, abstract: times the throughput at the same latency
 LINK = 32e9  # bytes a second: PCIe 4.0 with 16 lanes, data sheet
 PREFILL_RATE = (
     0.5 * A100.fp16_tflops * 1e12 / (2 * 13e9)
@@ -388,6 +389,8 @@ NUMBERS = {
         "2": lambda: 2,  # a read and a write
     },
     "in_one_minute": {
+        "2": lambda: ABSTRACT[0],
+        "4": lambda: ABSTRACT[1],
         "16": lambda: P,
         "96.3": lambda: 100 * paper.FIG_2["paged"]["token_states"],
         "20.4": lambda: 100 * paper.FIG_2["reserve_max"]["token_states"],
@@ -398,6 +401,8 @@ NUMBERS = {
         "7": lambda: paper.FIG_13_SHAREGPT["reserve_max"],
     },
     "in_five_minutes": {
+        "2": lambda: ABSTRACT[0],
+        "4": lambda: ABSTRACT[1],
         "800": lambda: OPT.kv_bytes(1, 2) / KIB,
         "20.4": lambda: 100 * paper.FIG_2["reserve_max"]["token_states"],
         "16": lambda: P,
@@ -477,6 +482,15 @@ NUMBERS = {
         "1": lambda: 100 * WATERMARK,
         "897": lambda: chat_run("paged", 0.0).num_preemptions,
     },
+    "write_the_pool": {
+        "4": lambda: 4,  # given
+        "0": lambda: nine_tokens()[0][0],
+        "1": lambda: nine_tokens()[0][1],
+        "3": lambda: nine_tokens()[2][-1],
+        "6": lambda: nine_tokens()[1][0],
+        "7": lambda: nine_tokens()[1][1],
+        "12": lambda: nine_tokens()[1][2],
+    },
     "watermark": {
         "16": lambda: P,
         "2,000": lambda: len(chats()),
@@ -516,6 +530,8 @@ NUMBERS = {
         "5.4": lambda: (0.1 / LINK) / (0.9 / (A100.bandwidth_gb_s * GB)),
     },
     "one_request_faster": {
+        "2": lambda: ABSTRACT[0],
+        "4": lambda: ABSTRACT[1],
         "30.42": lambda: paper.FIG_13_SHAREGPT["paged"],
         "7": lambda: paper.FIG_13_SHAREGPT["reserve_max"],
         "4.3": lambda: mean_ratio("reserve_max"),
@@ -590,13 +606,12 @@ NUMBERS = {
         "2": lambda: 2,  # flash-attn 2, a name
     },
     "kv_layouts": {
-        "4": lambda: head_kv_bytes(P) / 2 / KIB,
+        "4": lambda: head_kv_bytes(P) / 2 / KIB,  # and GiB, if K and V share the array: INT32_END * 2 bytes
         "16": lambda: P,  # and the bytes of the widest load
         "128": lambda: LLAMA_8B.head_dim,  # and the bytes of a line
-        "256": lambda: head_kv_bytes(1) / 2,  # and GiB: 32 arrays x 8 GiB
-        "8": lambda: 2 * INT32_END * 2 / GIB,  # and the KV heads
+        "256": lambda: head_kv_bytes(1) / 2,
+        "8": lambda: 2 * INT32_END * 2 / GIB,
         "512": lambda: head_kv_bytes(1),
-        "32": lambda: LLAMA_8B.layers,
     },
     "split_kv": {
         "8": lambda: LLAMA_8B.kv_heads,

@@ -18,11 +18,13 @@ RESULTS = Path(course_lib.__file__).resolve().parents[1] / "benchmarks" / "resul
 MODELS, GPUS = presets.load_presets()
 LLAMA_8B, LLAMA_70B, LLAMA_405B = (MODELS[f"Llama-3.1-{size}"] for size in ("8B", "70B", "405B"))
 DEEPSEEK, GPT_OSS, OPT = MODELS["DeepSeek-V3"], MODELS["gpt-oss-120b"], MODELS["OPT-13B"]
-H100, A100 = GPUS["NVIDIA H100 SXM 80GB"], GPUS["NVIDIA A100 40GB"]
+H100, A100, L4 = (GPUS[f"NVIDIA {name}"] for name in ("H100 SXM 80GB", "A100 40GB", "L4"))
 FP16, FP8 = 2, 1  # bytes a number
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 BLOCK = PagedAllocator(64).pool.block_size  # the default
 NUM_BLOCKS = PagedAllocator(paper.NUM_SLOTS).pool.num_blocks
+ABSTRACT = (2, 4)  # Kwon et al. 2023, abstract: times the throughput at the same latency
+VLLM_SHARE = 0.92  # of a card's memory: vLLM 0.32, config/cache.py
 HALF = 0.5  # of a GPU's peak in prefill: the course's assumption in notebook 07
 
 
@@ -258,6 +260,64 @@ def collision_odds(num_blocks: int) -> float:
     return 2 * 2**64 / num_blocks**2
 
 
+def again_after_another_first_token(num_tokens: int) -> int:
+    """Tokens that a prompt finds in the cache when a clock in front has moved on."""
+    pool, tokens = BlockPool(num_tokens, BLOCK, enable_prefix_caching=True), list(range(num_tokens))
+    first = BlockTable(pool)
+    first.append(num_tokens)
+    first.remember(tokens)
+    return BlockTable(pool).adopt_prefix([num_tokens, *tokens[1:]])
+
+
+TURN, SYSTEM, HISTORY, REPLICAS = 4096, 960, 2720, 4  # tokens of a chat's turn
+
+
+def hits_at_random() -> float:
+    return SYSTEM + HISTORY / REPLICAS
+
+
+def computed_twice(watermark: float) -> float:
+    """Tokens computed again for each chat, if a victim has half of its answer."""
+    prompt, answer = paper.FIG_11_MEANS["ShareGPT"]
+    return preemptions_per_100(watermark) / 100 * (prompt + answer / 2)
+
+
+def at_start(gpu: presets.GpuPreset) -> float:
+    """Bytes that vLLM leaves for blocks beside Llama-3.1-8B in fp16, if trial run and graphs take 2 GB."""
+    return VLLM_SHARE * gpu.memory_gb * 1e9 - FP16 * LLAMA_8B.parameters - 2e9
+
+
+def blocks_at_start(gpu: presets.GpuPreset) -> int:
+    return int(at_start(gpu) // LLAMA_8B.kv_bytes(BLOCK, FP16))
+
+
+CHAT_8B = presets.Budget(LLAMA_8B, H100, 4096, 1, FP16)
+
+
+def room_8b() -> float:
+    return CHAT_8B.usable_bytes - CHAT_8B.weight_bytes
+
+
+def floor_seconds(batch: int, size: int = FP16) -> float:
+    """A decode step of Llama-3.1-8B at 4,096 tokens each that reads everything once."""
+    caches = batch * LLAMA_8B.kv_bytes(4096, size)
+    return (CHAT_8B.weight_bytes + caches) / (H100.bandwidth_gb_s * 1e9)
+
+
+def batch_within(seconds: float) -> int:
+    return next(batch - 1 for batch in range(1, 10_000) if floor_seconds(batch) > seconds)
+
+
+def fp8_batch() -> int:
+    return int(room_8b() // LLAMA_8B.kv_bytes(4096, FP8))
+
+
+def both_floors() -> float:
+    """Milliseconds at a full memory, the same with either cache."""
+    floors = {round(1000 * floor_seconds(*each), 1) for each in ((104, FP16), (208, FP8))}
+    return floors.pop() if len(floors) == 1 else -1
+
+
 def given(value: float) -> Callable[[], float]:
     """A number that the question itself sets."""
     return lambda: value
@@ -340,8 +400,6 @@ NUMBERS = {
         "26.7": lambda: at_once() * LLAMA_8B.kv_bytes(SYSTEM_PROMPT, FP16) / (H100.bandwidth_gb_s * 1e6),
         "3,350": lambda: H100.bandwidth_gb_s,
         "0.32": VERSION,
-        "80": lambda: min(paper.FIG_16),
-        "341": lambda: max(paper.FIG_16),
         "1.67": lambda: paper.FIG_16[80],
         "3.58": lambda: paper.FIG_16[341],
         "256": lambda: num_keys(SYSTEM_PROMPT),
@@ -394,20 +452,90 @@ NUMBERS = {
     },
     "http_to_token": {"100": given(100), "16": BLOCK_16, "7": lambda: filled_blocks(100)},
     "where_paging_stops_paying": {
+        "2.7": lambda: paper.FIG_12["to reserve_max"][0],
+        "4": lambda: ABSTRACT[1],
         "1.9": lambda: chats_on(2)["reserve_max"]["mean_running"],
         "8.3": lambda: chats_on(2)["paged"]["mean_running"],
         "2.3": lambda: chats_on(2)["ratio"],
         "16": given(16),
         "1.4": lambda: chats_on(16)["ratio"],
         "129": lambda: tokens_per_second(2),
-        "2": given(2),
+        "2": lambda: ABSTRACT[0],  # and slabs and a batch, given
         "359": lambda: tokens_per_second(8),
-        "8": given(8),
+        "8": lambda: paper.FIG_12["to reserve_max"][1],  # and a batch, given
         "640": lambda: tokens_per_second(32),
         "32": given(32),
         "731": lambda: tokens_per_second(64),
         "64": given(64),
         "295": lambda: 1000 * H100.fp16_tflops / H100.bandwidth_gb_s,
+    },
+    "largest_batch": {
+        "50": given(50),
+        "15": given(15),
+        "60": given(60),
+        "0.9": lambda: presets.USABLE,
+        "80": lambda: H100.memory_gb,
+        "16.1": lambda: CHAT_8B.weight_bytes / 1e9,
+        "55.9": lambda: room_8b() / 1e9,
+        "4,096": lambda: 4 * 2**10,
+        "0.54": lambda: CHAT_8B.bytes_per_request / 1e9,
+        "104": lambda: CHAT_8B.requests_that_fit,
+        "167.5": lambda: 0.050 * H100.bandwidth_gb_s,
+        "3,350": lambda: H100.bandwidth_gb_s,
+        "282": lambda: batch_within(0.050),
+        "1.7": lambda: 1000 * 104 * 2 * LLAMA_8B.parameters / (H100.fp16_tflops * 1e12),
+        "21.5": both_floors,
+        "35.8": lambda: 1000 * floor_seconds(104) / 0.60,
+        "2,048": given(2048),
+        "66.5": lambda: 1000 * 2048 / prefill_rate(LLAMA_8B),
+        "28.5": lambda: 50 - 1000 * floor_seconds(104),
+        "878": lambda: int((0.050 - floor_seconds(104)) * prefill_rate(LLAMA_8B)),
+        "50.3": lambda: 0.015 * H100.bandwidth_gb_s,
+        "63": lambda: batch_within(0.015),
+        "208": fp8_batch,
+    },
+    "low_hit_rate": {
+        "90": lambda: 100 * (SYSTEM + HISTORY) / TURN,
+        "40": lambda: 100 * hits_at_random() / TURN,
+        "1,640": hits_at_random,
+        "4,096": given(TURN),
+        "960": given(SYSTEM),
+        "2,720": given(HISTORY),
+        "16": BLOCK_16,
+        "7.5": lambda: sum(lost_tokens()) / BLOCK,
+        "256": given(256),
+        "127.5": lambda: sum(lost_tokens(256)) / 256,
+        "0": lambda: again_after_another_first_token(TURN),
+    },
+    "throughput_falls": {
+        "45": lambda: preemptions_per_100(0.0),
+        "100": given(100),
+        "28": lambda: preemptions_per_100(WATERMARK),
+        "1": lambda: 100 * WATERMARK,
+        "20": lambda: 20 if preemptions_per_100(0.2) == 0 else -1,
+        "330": lambda: computed_twice(0.0) / (preemptions_per_100(0.0) / 100),
+        "148": lambda: computed_twice(0.0),
+        "499": lambda: sum(paper.FIG_11_MEANS["ShareGPT"]),
+        "30": lambda: 100 * computed_twice(0.0) / sum(paper.FIG_11_MEANS["ShareGPT"]),
+        "35": lambda: crowd(0.0).mean_running,
+    },
+    "blocks_at_start": {
+        "0.32": VERSION,
+        "0.92": given(VLLM_SHARE),
+        "80": lambda: H100.memory_gb,
+        "73.6": lambda: VLLM_SHARE * H100.memory_gb,
+        "16.1": lambda: FP16 * LLAMA_8B.parameters / 1e9,
+        "2": lambda: LLAMA_8B.kv_bytes(BLOCK, FP16) / MIB,  # and GB, given
+        "55.5": lambda: at_start(H100) / 1e9,
+        "16": BLOCK_16,
+        "26,483": lambda: blocks_at_start(H100),
+        "424": lambda: blocks_at_start(H100) * BLOCK / 1000,
+        "24": lambda: L4.memory_gb,
+        "4.0": lambda: at_start(L4) / 1e9,
+        "1,916": lambda: blocks_at_start(L4),
+        "30.7": lambda: blocks_at_start(L4) * BLOCK / 1000,
+        "131,072": lambda: LLAMA_8B.max_context,
+        "3.2": lambda: blocks_at_start(H100) * BLOCK / LLAMA_8B.max_context,
     },
     "what_to_watch": {
         "97": lambda: 100 * crowd(WATERMARK).shares["token_states"],

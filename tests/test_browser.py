@@ -27,6 +27,7 @@ CALCULATOR, QUIZ = "explorers.kv_calculator()", 'explorers.quiz("01")'
 MEMORY_MAP, STEPPER = "explorers.memory_map()", "explorers.block_tables()"
 KERNEL, SOFTMAX = "explorers.kernel_stepper()", "explorers.softmax_stepper()"
 SCHEDULE, FORK, TREE = "explorers.schedule()", "explorers.fork_stepper()", "explorers.prefix_tree()"
+BOARD, DRILL, SUMS = "explorers.whiteboard()", "explorers.drill(seed=1)", "explorers.arithmetic(seed=1)"
 BUDGET_MS = 150  # of kernel time for one interaction, as the style asks on two cores
 WAIT_MS = 10_000  # for what should take well under a second
 
@@ -58,7 +59,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(why_not()), reason=wh
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What the server shows: the real notebook, and a small one with its two explorers, stored outputs and all, and
-    with those of notebooks 02, 03 and 05 to 08."""
+    with those of notebooks 02, 03, 05 to 08 and 11."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "root").mkdir()
     shutil.copy(LESSON, folder / "root" / "cold.ipynb")
@@ -66,9 +67,8 @@ def folder(tmp_path_factory):
     stored = [cell for cell in lesson.cells if cell.source in (CALCULATOR, QUIZ)]
     assert len(stored) == 2, f"{LESSON.name} has no cell {CALCULATOR!r} or none {QUIZ!r}"
     first, last = new_code_cell("from course_lib.teaching import explorers"), new_code_cell(TIMING)
-    others = [
-        new_code_cell(source) for source in (MEMORY_MAP, STEPPER, KERNEL, SOFTMAX, SCHEDULE, FORK, TREE)
-    ]
+    shown = (MEMORY_MAP, STEPPER, KERNEL, SOFTMAX, SCHEDULE, FORK, TREE, BOARD, DRILL, SUMS)
+    others = [new_code_cell(source) for source in shown]
     live = new_notebook(cells=[first, *stored, *others, last], metadata=lesson.metadata)
     nbformat.write(live, folder / "root" / "live.ipynb")
     return folder
@@ -426,6 +426,44 @@ def test_the_prefix_tree_follows_the_keyboard_from_request_to_request(page, live
         assert all(map(str.startswith, alts, begin)), f"the pictures say {alts}"
 
 
+def test_the_whiteboard_follows_the_keyboard(page, live):
+    view = cell(live, BOARD)
+    with watched(page, "whiteboard"):
+        view.locator("[role=slider]").first.focus()
+        whole = pictures(view)[0][1]
+        before = press_and_see(page, view, "ArrowLeft")
+        assert whole.startswith("4:30") and before < whole, f"step 7 is told as {before!r}"
+
+
+def test_the_drill_is_answered_with_the_keyboard_alone(page, live):
+    """Start, and the clock ticks; show, and the rubric comes; tick a point with the space bar, score."""
+    view = cell(live, DRILL)
+    button = lambda name: view.get_by_role("button", name=name, exact=True)  # noqa: E731
+    with watched(page, "drill"):
+        assert not view.get_by_role("checkbox").first.is_visible(), "the rubric is shown before the answer"
+        button("Start").focus()
+        page.keyboard.press("Enter")
+        wait_until(page, lambda: "0:01" in view.inner_text(), lambda: "the clock does not tick")
+        button("Show answer").focus()
+        page.keyboard.press("Enter")
+        wait_until(page, lambda: button("Show more").is_visible(), lambda: "there is no second layer")
+        view.get_by_role("checkbox").first.focus()
+        page.keyboard.press("Space")
+        button("Score").focus()
+        page.keyboard.press("Enter")
+        wait_until(page, lambda: "1 of 5 points: again today" in view.inner_text(), lambda: view.inner_text())
+        wait_until(page, lambda: button("Follow-up 1").is_visible(), lambda: "no follow-up is offered")
+
+
+def test_an_answer_to_the_arithmetic_is_graded(page, live):
+    view = cell(live, SUMS)
+    with watched(page, "arithmetic"):
+        view.locator("input[type=text]").first.fill("0.001")
+        view.get_by_role("button", name="Check", exact=True).focus()
+        page.keyboard.press("Enter")
+        wait_until(page, lambda: "✗" in view.inner_text(), lambda: f"nothing is said: {view.inner_text()!r}")
+
+
 # What one interaction costs the kernel: the message that the page sends is read, and the new picture sent. Beside it
 # a bare figure, which tells how fast this machine is just now.
 TIMING = f"""\
@@ -434,7 +472,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 model = {CALCULATOR}.widget.children[0]
 sliders = {MEMORY_MAP}.controls[3], {STEPPER}.controls[0], {KERNEL}.controls[2], {SOFTMAX}.controls[2]
-sliders += {SCHEDULE}.controls[2], {FORK}.controls[0], {TREE}.controls[0]
+sliders += {SCHEDULE}.controls[2], {FORK}.controls[0], {TREE}.controls[0], {BOARD}.controls[0]
 def bare():
     figure = Figure(figsize=(9, 3))
     figure.add_subplot()
@@ -470,7 +508,7 @@ def test_the_pictures_answer_within_the_budget(page, live, capsys):
             said.append(f"{times} ms (a bare figure: {bare:.0f} ms, so the budget is {budget:.0f})")
         with capsys.disabled():
             print(
-                f"\ncalculator, map, steppers, schedule, fork, tree: the kernel answers in {'; then '.join(said)}",
+                f"\ncalculator, map, steppers, schedule, fork, tree, board: it answers in {'; then '.join(said)}",
                 flush=True,
             )
         assert within, f"medians of 9 interactions: {'; then '.join(said)}"

@@ -91,8 +91,9 @@ def test_a_crash_is_told(crowded):
 
 
 def test_a_user_keeps_a_colour_and_none_is_that_of_loss(crowded):
-    colors = clinic.colors_of(crowded)
-    assert list(colors.values()) == list(canvas.REQUEST_COLORS[:3])
+    looks = clinic.looks_of(crowded)
+    assert [look["facecolor"] for look in looks.values()] == list(canvas.REQUEST_COLORS[:3])
+    assert not any("hatch" in look for look in looks.values())
     assert canvas.VERMILLION not in clinic.USER_COLORS
 
 
@@ -136,3 +137,12 @@ def test_a_block_of_two_users_has_both_colours(leaking):
 )
 def test_labels(owners, label):
     assert clinic.label_of(owners) == label
+
+
+def test_when_colours_come_again_a_hatch_tells_two_users_apart():
+    patient = Patient(make_engine(num_blocks=64))
+    for name in "ann bob cid dot eve fay gus hal".split():
+        patient.ask(name, f"{name} likes red tea and bob likes milk", 4)
+    patient.run()
+    looks = [tuple(sorted(look.items())) for look in clinic.looks_of(patient).values()]
+    assert len(set(looks)) == len(looks) == 8

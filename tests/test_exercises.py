@@ -6,6 +6,7 @@ import re
 import runpy
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from course_lib.memory import (
 )
 from course_lib.serving import NoCache, greedy
 from course_lib.serving.cost import kv_bytes_per_token
-from course_lib.teaching import check
+from course_lib.teaching import check, drill
 from course_lib.teaching.check import judge
 from course_lib.teaching.clinic import CASES
 from course_lib.teaching.exercises import EXERCISES, your_cache
@@ -630,15 +631,24 @@ def test_unknown_names_are_answered_with_the_known_ones(capsys):
 
 def test_progress_travels_as_one_line(capsys, tmp_path, monkeypatch):
     check.kv_bytes(EXERCISE.solution)
+    check.note("leaking_blocks", diagnosed=True)
+    often, once = (drill.Card(1, date(2026, 3, 2), times, 5) for times in (3, 1))
+    drill.save_record({"why_k_and_v": often, "token_17": once})
     line = check.export_progress()
     assert "\n" not in line
     monkeypatch.setenv("COURSE_STATE_HOME", str(tmp_path / "another machine"))
     check.append_kv(EXERCISES["append_kv"].solution)
+    check.leaking_blocks(CASES["leaking_blocks"].solution)
+    drill.save_record({"why_k_and_v": once, "waste_bound": once})
     check.import_progress(line)
     check.import_progress(line[: len(line) // 2])
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "✓ 2 exercises and 2 questions taken over" in told and "✗ this is no line" in told
     check.progress()
-    assert f"2 of {len(EXERCISES) + len(CASES)} solved" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"3 of {len(EXERCISES) + len(CASES)} solved" in told and "✓ leaking_blocks" in told
+    assert "diagnosed" in told and "3 of 81 questions seen" in told
+    assert drill.load_record() == {"why_k_and_v": often, "token_17": once, "waste_bound": once}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"kv_bytes": 3}', "null"])

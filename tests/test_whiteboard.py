@@ -13,10 +13,10 @@ import torch
 from nbval_hook import reasons_not_to_compare
 from PIL import Image
 
-from course_lib.teaching import board_story, interview, online_story, paper
+from course_lib.teaching import board_story, interview, online_story, paper, real_engines
 from course_lib.teaching.explorers.whiteboard import whiteboard as explorer
 from course_lib.teaching.plots import sheet as layout
-from course_lib.teaching.plots.cheat_sheet import cheat_sheet
+from course_lib.teaching.plots.cheat_sheet import TODAY, cheat_sheet
 from course_lib.teaching.plots.whiteboard import BLOCK, LEFT, NUM_STEPS, SHOWN, whiteboard
 
 STEPS = range(1, NUM_STEPS + 1)
@@ -43,8 +43,8 @@ def check_texts_stand_free(figure, margin=0.0):
 
 
 def on_board(step):
-    """What stands on the board: not the line above it, nor the caption."""
-    return [text.get_text() for text in whiteboard(step).axes[0].texts if text.get_text()][2:]
+    """What stands on the board: not the lines above it, nor the caption."""
+    return [text.get_text() for text in whiteboard(step).axes[0].texts if text.get_text()][3:]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,9 @@ def test_who_is_preempted_by_hand(board):
 def test_the_slabs_of_the_board_by_hand():
     texts = on_board(1)
     assert f"61 of 4,096 slots hold a token: {61 / 4096:.1%}" in texts
+    assert 2 * 32 * 8 * 128 * 2 == 128 * 2**10 and 2048 * 128 / 2**10 == 256
+    assert "8B: 128 KiB a token, 256 MiB a slab" in texts
+    assert "Llama-3.1-8B: 2 × 32 layers × 8 KV heads × 128 × 2 bytes a token." in whiteboard(1).alt
     assert f"A: 24 tokens, 338 reserved, {2048 - 24 - 338:,} internal" in texts
     assert f"B: 37 tokens, 58 reserved, {2048 - 37 - 58:,} internal" in texts
 
@@ -96,13 +99,15 @@ def test_the_slot_shown_is_the_tables(board):
     assert slot == 3 * 16 + 1
     assert f"slot 3 × 16 + 1 = {slot}" in on_board(4) and "17 // 16 = 1: table[1] = 3" in on_board(4)
     assert whiteboard(4).axes[0].texts[1].get_text().endswith(f"that is slot {slot}.”")
+    assert f"slot mapping: new token 23 → {3 * 16 + 23 % 16}" in on_board(4), "A has 24 tokens"
+    assert "int64(block) × stride: can pass 2³¹" in on_board(4)
 
 
 def test_the_walk_is_attention_over_the_tokens_of_its_blocks(board):
     query = online_story.load()["scores that rise"]
     scores, values, texts = query.scores.double(), query.values.double(), on_board(5)
-    number = next(int(text[2:-1]) for text in texts if text.startswith("o["))
-    first = texts.index("7: 16")
+    assert "o (one of 64)" in texts
+    number, first = board.states[-1].mixed.abs().argmax(), texts.index("7: 16")
     for row, seen in enumerate((16, 24)):
         weights = torch.exp(scores[:seen] - scores[:seen].max())
         exact = scores[:seen].max(), weights.sum(), weights @ values[:seen, number]
@@ -116,7 +121,15 @@ def test_sharing_and_the_scheduler_show_the_objects(board):
     texts = on_board(7)
     assert {"C is a fork of A: 7 ×2, 3 ×2", "C writes: copy 3 to 0", "then 7 ×2, 3 ×1, 0 ×1"} <= set(texts)
     assert {"finds B's 5", "finds B's 1", "B, D", "A grows"} <= set(texts)
-    assert f"6 blocks, step {board.preempted_in}: none is free, B gives up all" in texts
+    pool = texts.index("another pool, of 6 blocks:")
+    assert texts[pool + 1] == f"in step {board.preempted_in} none is free, B gives up all"
+    assert {"admit", "watermark"} <= set(texts)
+
+
+def test_the_last_step_names_the_price_and_the_limits():
+    texts = on_board(8)
+    assert "costs: kernel 20-26% slower (2023), preemptions" in texts and paper.FIG_18A == [0.20, 0.26]
+    assert "no gain: one stream, full slabs, compute-bound" in texts
 
 
 def test_arrows_lead_from_the_table_to_its_blocks(board):
@@ -165,7 +178,8 @@ def test_the_sentences_are_those_of_five_minutes(board):
     assert minutes == sorted(set(minutes)) and minutes[0] == 0 and minutes[-1] < 300
     for step, (minute, spoken, drawn) in enumerate(told, start=1):
         picture = whiteboard(step)
-        assert [text.get_text() for text in picture.axes[0].texts[:2]] == [minute, f"“{spoken}”"]
+        above = [text.get_text() for text in picture.axes[0].texts[:3]]
+        assert above == [minute, f"“{spoken}”", "five-minute clock"]
         assert picture.alt == f"{minute}, say: {spoken} On the board: {drawn}"
         following = minutes[step] if step < NUM_STEPS else 300
         assert (
@@ -193,6 +207,10 @@ def test_the_explorer_answers_to_its_slider():
         step.value = value
         assert view.value not in seen, value
         seen.add(view.value)
+    before = view.value
+    for value in (2, 1):  # what was drawn is kept
+        step.value = value
+    assert view.value == before
     assert shown.alt == whiteboard(8).alt and {"image/png", "text/plain"} <= set(shown.cold)
 
 
@@ -223,8 +241,16 @@ def test_the_wastes_are_the_papers(page, said):
     assert [text for text in bars if text.endswith("%")] == [f"{share:.1%}" for share in shares]
     widths = [patch.get_width() for patch in page.axes[0].patches]
     whole = [sum(widths[first : first + 4]) for first in range(0, 16, 4)]
-    assert whole == pytest.approx([layout.WIDE - 0.78] * 4, rel=0.002)
+    assert whole == pytest.approx([layout.WIDE - 0.96] * 4, rel=0.002)
     assert widths[0] / whole[0] == pytest.approx(0.204, rel=0.002)
+    renderer, patches = page.canvas.get_renderer(), page.axes[0].patches
+    with matplotlib.rc_context(layout.UNHINTED):
+        for text in page.axes[0].texts:
+            box = text.get_window_extent(renderer)
+            for patch in patches:  # a number lies in its share, or beside the bar
+                bar = patch.get_window_extent(renderer)
+                if bar.y0 < (box.y0 + box.y1) / 2 < bar.y1 and bar.width > 0:
+                    assert (bar.x0 < box.x0 and box.x1 < bar.x1) or box.x0 > bar.x1 or box.x1 < bar.x0, text
     assert (
         "7 on slabs, 13.6 with an oracle, 30.4 paged" in said and f"{2048 * 819_200 / 2**30:.2f} GiB" in said
     )
@@ -234,6 +260,7 @@ def test_slot_bound_and_cast_by_hand(said):
     slot = [7, 3][17 // 16] * 16 + 17 % 16
     assert "Table [7, 3], B = 16: token 17 is in entry 17 // 16 = 1, offset 17 % 16 = 1: " in said
     assert f": slot 3 × 16 + 1 = {slot}." in said and slot == board_story.board().tables["A"].slot(17)
+    assert f"Slot mapping: where new tokens are written: 23 in slot {3 * 16 + 23 % 16}." in said
     assert f"at most B - 1 = 15 slots a sequence, for OPT-13B {15 * 819_200 / 2**20:.1f} MiB" in said
     assert 131_072 * SIZE * 8 * 128 == 2**31 and "block 131,072 begins at 2³¹" in said
     assert f"{8192 // SIZE} entries: {8192 // SIZE * 4 // 1024} KiB beside 1 GiB" in said
@@ -245,15 +272,51 @@ def test_the_floor_of_a_decode_step_by_hand(said):
         seconds = (weights + batch * cache) / rate
         told = f"{weights / 1e9:.1f} + {batch * cache / 1e9:.1f} GB: {1000 * seconds:.1f} ms at least"
         assert f"batch {batch}: {told}, {batch / seconds:,.0f} tokens/s at most." in said
-    assert f"{int((0.9 * 80e9 - weights) // cache)} such contexts fit" in said
+    fit = int((0.9 * 80e9 - weights) // cache)
+    assert f"{fit} such contexts fit beside the weights (90% of 80 GB)." in said
+
+
+def test_the_ridge_and_the_price_by_hand(said):
+    heads, kv_heads = (
+        32,
+        8,
+    )  # a token: q · k and weight · v for each query head, K and V in fp16 for each KV head
+    intensity = heads * 128 * 2 * 2 / (kv_heads * 128 * 2 * 2)
+    assert f"a few FLOP a byte (attention: {intensity:.0f}), H100: {989e12 / 3350e9:.0f}." in said
+    assert (
+        "Price: attention 20 to 26% slower in 2023 (Fig 18a), preemptions, blocks that are not full." in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("lead", "point", "words"),
+    [
+        ("Blocks", "a block", ("16", "128", "CPU")),
+        ("Blocks", "block table", ("request and group of layers",)),
+        ("Blocks", "layers of several kinds", ("one pool",)),
+        ("Step", "one step", ("no phases", "prompts", "in chunks", "decodes")),
+        ("Preemption", "out of blocks", ("the last come", "recomputed", "no swap")),
+        ("Prefix caching", "prefix caching", ("on by default", "SHA-256")),
+        ("Prefix caching", "n samples", ("find each other's full blocks",)),
+        ("Kernels", "kernel", ("FlashAttention", "FlashInfer", "Triton", "a block table", "queries")),
+        ("Tensor parallel", "several GPUs", ("one block table for all ranks", "heads are sharded")),
+    ],
+)
+def test_vllm_today_is_what_the_table_of_three_worlds_says(lead, point, words, said):
+    (row,) = (each for each in real_engines.load_table().points if each.name == point)
+    table = f"{row.paper} {row.vllm}" if row.vllm.startswith("The same;") else row.vllm
+    assert f"{lead}: " in said
+    for word in words:
+        assert word.lower() in TODAY[lead].lower(), f"the page does not say {word!r}"
+        assert word.lower() in table.lower(), f"real_engines.toml does not say {word!r}"
 
 
 def test_the_shared_system_prompt_by_hand(said):
     blocks, alone = 1024 // SIZE + 100 * -(-300 // SIZE), 100 * -(-1324 // SIZE)
     assert board_story.system_prompt(100, 1024, 300) == (alone, blocks, 1024 + 100 * 300)
     held, needed = (number * SIZE * 131_072 / 2**30 for number in (blocks, alone))
-    assert f"{blocks:,} blocks for {alone:,} ({held:.1f} for {needed:.1f} GiB)" in said
-    assert f"{1024 + 100 * 300:,} tokens computed for {100 * 1324:,}." in said
+    assert f"{blocks:,} blocks in place of {alone:,} ({held:.1f} GiB, not {needed:.1f})" in said
+    assert f"{1024 + 100 * 300:,} tokens computed in place of {100 * 1324:,}." in said
 
 
 def test_the_numbers_of_the_minute_hold(said):
@@ -261,7 +324,9 @@ def test_the_numbers_of_the_minute_hold(said):
     minute = interview.load_answers().one_minute
     tokens = {name: plan["token_states"] for name, plan in paper.FIG_2.items()}
     assert minute.split()[0] in said and "128 KiB for an 8B model" in minute
-    assert f"only {100 * tokens['reserve_max']:.0f} to {100 * tokens['reserve_exact']:.0f}%" in minute
+    assert f"{100 * tokens['reserve_max']:.0f}% of that memory held tokens" in minute
+    assert f"{100 * tokens['reserve_exact']:.0f}% even if an oracle told the lengths" in minute
+    assert "20 to 26% slower" in minute and paper.FIG_18A == [0.20, 0.26]
     assert f"{100 * tokens['paged']:.0f}% of the memory holds tokens" in minute
     for wrong in interview.load_answers().wrong:
         assert f"✗ {wrong.says}" in said and wrong.because in said

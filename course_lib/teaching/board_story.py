@@ -1,14 +1,20 @@
 """What stands on the whiteboard of notebook 11: pool, block tables, counts and a scheduler, all of them real."""
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from course_lib.memory import BlockPool, BlockTable, PagedAllocator, Request, ReservingAllocator, Scheduler
 from course_lib.teaching import online_story, paper
+from course_lib.teaching.presets import ModelPreset, load_presets
 
 SLAB, BLOCK_SIZE = 2048, 16
 POSITION = 17  # the token of A that is followed to its slot
 FREED = (7, 3, 5, 1, 10, 0)  # blocks that have been free for longest, in this order
-SMALL_POOL = 6  # blocks of the scheduler that runs out of them
+SMALL_POOL = 6  # blocks of another scheduler, that runs out of them
+MODEL = "Llama-3.1-8B"  # whose bytes a token are worked out
+WALKED = "SmolLM2-135M"  # whose query the kernel walks with
+
+_models = cache(lambda: load_presets()[0])
 
 
 @dataclass
@@ -31,6 +37,15 @@ class Board:
     running: list[str] = field(default_factory=list)
     victim: str = ""
     preempted_in: int = 0  # step, from 1
+
+    @property
+    def model(self) -> ModelPreset:
+        return _models()[MODEL]
+
+    @property
+    def head_dim(self) -> int:
+        """Numbers of the mixture that is walked for, of which notebook 06 has recorded the first."""
+        return _models()[WALKED].head_dim
 
     @property
     def share(self) -> float:
@@ -109,12 +124,13 @@ def told(found: Board) -> list[tuple[str, str, str]]:
     """
     block, offset = divmod(POSITION, BLOCK_SIZE)
     a, b, slot = found.tables["A"], found.tables["B"], found.tables["A"].slot(POSITION)
-    source, target = found.copy
+    new, (source, target), model = a.num_tokens - 1, found.copy, found.model
     return [
         (
             "0:00",
             "Nobody knows how long an answer gets, so each request reserves for the longest.",
-            f"two slabs of {SLAB:,} slots, nearly empty; {found.share:.1%} of the slots hold a token.",
+            f"two slabs, {found.share:.1%} full. {model.name}: 2 × {model.layers} layers × {model.kv_heads} KV heads × "
+            f"{model.head_dim} × 2 bytes a token.",
         ),
         (
             "0:50",
@@ -129,7 +145,7 @@ def told(found: Board) -> list[tuple[str, str, str]]:
         (
             "1:50",
             f"Token {POSITION}: entry {block} of the table, offset {offset} in the block; that is slot {slot}.",
-            f"token {POSITION} of A, worked out to slot {slot}, and marked in block {a.block_ids[block]}.",
+            f"token {POSITION} of A, worked out to slot {slot}, and marked; the slot of token {new}, which is new.",
         ),
         (
             "2:20",
@@ -139,8 +155,8 @@ def told(found: Board) -> list[tuple[str, str, str]]:
         (
             "3:10",
             "Before each step, room for those who run; if there is none, the last come yields.",
-            f"the scheduler's loop. {found.victim} was preempted, {', '.join(found.running)} runs, "
-            f"{' and '.join(found.waiting)} wait.",
+            f"the scheduler's loop, with a smaller pool. {found.victim} was preempted, "
+            f"{', '.join(found.running)} runs, {' and '.join(found.waiting)} wait.",
         ),
         (
             "3:50",
@@ -150,7 +166,7 @@ def told(found: Board) -> list[tuple[str, str, str]]:
         (
             "4:30",
             "vLLM keeps the idea. More requests run at once; no single one runs faster.",
-            "vLLM today, what ranks share, and what paging does not do.",
+            "vLLM today, what ranks share, what paging costs, and where it gains nothing.",
         ),
     ]
 

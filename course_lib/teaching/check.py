@@ -499,20 +499,38 @@ def _deeds(entry: dict) -> list[str]:
 
 
 def export_progress() -> str:
-    """Your progress as one line to paste into `check.import_progress` on another machine."""
-    return base64.urlsafe_b64encode(zlib.compress(json.dumps(_load_progress()).encode())).decode()
+    """Your progress, the interview drill's record included, as one line for `check.import_progress` elsewhere."""
+    from course_lib.teaching import drill
+
+    whole = {"exercises": _load_progress(), "drill": drill.write_cards(drill.load_record())}
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(whole).encode())).decode()
 
 
 def import_progress(line: str) -> None:
-    """Take over progress from `export_progress`; what either side has solved stays solved."""
+    """Take over progress from `export_progress`. What either side has solved, or diagnosed, stays so; of a question
+    in the drill the side counts that was asked it more often."""
+    from course_lib.teaching import drill
+
     try:
         other = json.loads(zlib.decompress(base64.urlsafe_b64decode(line.strip())))
-        passed = {name for name, entry in other.items() if entry.get("passed")}
-    except (ValueError, zlib.error, AttributeError):
+        done = {name: entry for name, entry in other["exercises"].items() if _done(entry)}
+        cards = drill.read_cards(other["drill"])
+    except (ValueError, TypeError, KeyError, zlib.error, AttributeError):
         print("✗ this is no line from check.export_progress(): copy the whole of it")
         return
-    _save_progress({**_load_progress(), **{name: other[name] for name in passed}})
-    print(f"✓ {len(passed)} solved exercises taken over")
+    record, asked = _load_progress(), drill.load_record()
+    for name, entry in done.items():
+        record[name] = {**record.get(name, {}), **entry, **_done(record.get(name, {}))}
+    more = {id: card for id, card in cards.items() if id not in asked or card.times > asked[id].times}
+    _save_progress(record)
+    if more:
+        drill.save_record({**asked, **more})
+    print(f"✓ {len(done)} exercises and {len(more)} questions taken over")
+
+
+def _done(entry: dict) -> dict:
+    """What has been reached with an exercise."""
+    return {deed: True for deed in ("passed", "diagnosed") if entry.get(deed)}
 
 
 def compare(guess: object, measured: float, unit: str) -> None:

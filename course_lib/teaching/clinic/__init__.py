@@ -99,3 +99,4 @@ def experiment(name: str, guess: object = ...) -> None:
         print("○ commit to a number first: put it in place of the dots, and run the cell again")
     else:
         check.compare(guess, asked.run(), asked.unit)
+        print(textwrap.fill(f"Why: {asked.why}", 108))

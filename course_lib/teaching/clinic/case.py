@@ -94,6 +94,7 @@ class Case:
         if cause is ...:
             print(f"○ {self.name}: no diagnosis yet. Choose a cause, and give {self.asks}")
             return
+        cause = cause.lower() if isinstance(cause, str) else cause
         if cause not in self.causes:
             print(f"○ {self.name}: the causes are {', '.join(self.causes)}, not {cause!r}")
             return
@@ -108,8 +109,13 @@ class Case:
             )
             print(f"  look at   {self.where}")
             return
-        if len(because.split()) < 5:
-            print(f'○ {self.name}: {cause}, and the evidence fits. Now say why in a sentence: because="..."')
+        if (length := len(because.split())) < 5:
+            words = (
+                f"that is {length} words: say it to somebody who has not seen the numbers"
+                if length
+                else "because=..."
+            )
+            print(f"○ {self.name}: {cause}, and the evidence fits. Now say why in a sentence: {words}")
             return
         check.note(self.name, diagnosed=True)
         print(f"✓ {self.name}: {cause}, and the evidence fits. {self.causes[cause].speaks_against}")
@@ -122,7 +128,7 @@ def untouched(answer: Callable, sick: Callable) -> bool:
     """Whether a function is still the sick one: the same statements, whatever its name, docstring and comments."""
     try:
         return _statements(answer) == _statements(sick)
-    except (OSError, TypeError, SyntaxError):  # there is no source to be had
+    except (OSError, TypeError, SyntaxError, ValueError):  # there is no source to be had, or more than it
         return getattr(answer, "__code__", None) == sick.__code__
 
 
@@ -139,5 +145,7 @@ def _kind(fault: str) -> str:
 
 
 def _listed(evidence: object) -> object:
-    """Lists and tuples are alike."""
+    """Lists, tuples and sets are alike."""
+    if isinstance(evidence, (set, frozenset)):
+        return sorted(evidence)
     return [_listed(each) for each in evidence] if isinstance(evidence, (list, tuple)) else evidence

@@ -8,7 +8,10 @@ from course_lib.teaching.clinic.ward import Patient, make_engine
 
 
 def sick(table, num_tokens):
-    """Make room for more tokens at the end of a text. Returns the blocks to copy first, as (source, destination)."""
+    """Make room for more tokens at the end of a text. Returns the blocks to copy first, as (source, destination).
+
+    Of table.pool: allocate(), ref_count(block_id), free(block_id).
+    """
     grown, copies = table.num_tokens + num_tokens, []
     while len(table.block_ids) * table.pool.block_size < grown:
         table.block_ids.append(table.pool.allocate())

@@ -6,7 +6,10 @@ from course_lib.teaching.clinic.ward import Patient, make_engine
 
 
 def sick(engine, request_id):
-    """A user has hung up: give the request up, whether it runs or waits."""
+    """A user has hung up: give the request up, whether it runs or waits.
+
+    engine.allocator.release(key) gives back the blocks of one that has some; who waits has none.
+    """
     job = engine.jobs.pop(request_id)
     for sequence in job.sequences:
         del engine.sequences[sequence.key]

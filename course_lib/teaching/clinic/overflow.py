@@ -152,8 +152,8 @@ def other_models(block_offsets) -> str | None:
         for block, begin in zip(block_ids, found, strict=True):
             if begin != block * math.prod(shape):
                 right = f"{block * math.prod(shape):,}"
-                return f"block {block:,} of {' x '.join(map(str, shape))} begins at {right}, not "
-                f"{int(begin):,}"
+                which = f"block {block:,} of {' x '.join(map(str, shape))}"
+                return f"{which} begins at {right}, not {int(begin):,}"
     return None
 
 

@@ -10,7 +10,7 @@ from course_lib.teaching.clinic.ward import Patient, make_engine
 
 
 def sick(scheduler):
-    """No block is free: throw a running request out, to come back later, and say which."""
+    """No block is free: throw one of scheduler.running (in the order of arrival) out, to come back later."""
     victim = max(scheduler.running.values(), key=lambda request: request.num_held)
     scheduler.allocator.release(victim.key)
     del scheduler.running[victim.key]
@@ -112,8 +112,8 @@ def a_day(throw_out) -> str | None:
         return fault
     times, told = times_thrown_out(patient), len(patient.said("gus").split())
     if told < NUM_WORDS["gus"]:
-        return f"gus has {told} of {NUM_WORDS['gus']} words after {DAY} steps, and was thrown out {times} "
-        "times"
+        words = f"gus has {told} of {NUM_WORDS['gus']} words after {DAY} steps"
+        return f"{words}, and was thrown out {times} times"
     return misheard(patient, {"gus": PROMPTS["gus"]}, NUM_WORDS["gus"])
 
 
@@ -152,9 +152,11 @@ def first_come(throw_out) -> str | None:
             often = "once" if times == 1 else f"{times} times"
             return f"ann came first, {load}, and was thrown out {often} for those who came later"
         for before, tick in itertools.pairwise(patient.ticks):
-            first, *others = before.running or ("nobody",)
-            if others and first in tick.preempted:
-                return f"in step {tick.step} {first} was thrown out, who had run before {', '.join(others)}"
+            last_come = before.running[len(before.running) - len(tick.preempted) :]
+            for name in tick.preempted:
+                if name not in last_come:
+                    later = before.running[before.running.index(name) + 1 :]
+                    return f"in step {tick.step} {name} was thrown out, who came before {', '.join(later)}"
     return None
 
 
@@ -164,8 +166,8 @@ def back_first(throw_out) -> str | None:
     for tick in patient.ticks:
         new, back = set(tick.running) - began, thrown_out & set(tick.waiting)
         if new and back:
-            return f"{min(back)} was thrown out and waits, and {min(new)}, who had not begun, begins in "
-            f"step {tick.step}"
+            begins = f"{min(new)}, who had not begun, begins in step {tick.step}"
+            return f"{min(back)} was thrown out and waits, and {begins}"
         began |= new
         thrown_out |= set(tick.preempted)
     return fault

@@ -30,6 +30,11 @@ class Tick:
     ref_counts: list[int]  # of every block
 
     @property
+    def num_held(self) -> int:
+        """Blocks that tables name."""
+        return len({block_id for blocks in self.tables.values() for block_id in blocks})
+
+    @property
     def lost(self) -> list[int]:
         """Blocks that count as used, and that no table names."""
         named = {block_id for blocks in self.tables.values() for block_id in blocks}
@@ -76,7 +81,7 @@ def _place(error: Exception) -> str:
     return f", line {frames[-1].lineno}: {frames[-1].line}" if frames and frames[-1].line else ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Patient:
     """An engine, what was asked of it, and a record of every step. A crash is written down, and raised no further.
 
@@ -107,7 +112,7 @@ class Patient:
         """
         if strange := [word for word in prompt.split() if word not in VOCABULARY]:
             raise ValueError(f"the parrot does not know {strange[0]!r}: see VOCABULARY")
-        request = SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **params)
+        request = SamplingParams(max_tokens=max_tokens, ignore_eos=True, **({"seed": 0} | params))
         self.names[self.engine.add_request(prompt, request)] = name
         self.prompts[name], self.outputs[name] = prompt, []
 
@@ -198,14 +203,25 @@ class Patient:
             )
         )
 
+    def __repr__(self) -> str:
+        return f"Patient({len(self.ticks)} steps of {', '.join(self.prompts)}{': it crashed' * bool(self.crash)})"
+
     # -- tools to look with -----------------------------------------------------------------------------------
 
     def log(self, first: int = 0, last: int | None = None) -> None:
         """Print the steps first to last: who runs, who waits, free blocks, blocks that no table names."""
-        print("step  free  lost  running                       waiting            preempted")
-        for tick in self.ticks[first : None if last is None else last + 1]:
-            runs, waits, out = (", ".join(who) or "-" for who in (tick.running, tick.waiting, tick.preempted))
-            print(f"{tick.step:4}{tick.num_free:6}{len(tick.lost):6}  {runs:<29} {waits:<18} {out}".rstrip())
+        rows = [("running", "waiting", "preempted")]
+        shown = self.ticks[first : None if last is None else last + 1]
+        rows += [
+            tuple(", ".join(who) or "-" for who in (tick.running, tick.waiting, tick.preempted))
+            for tick in shown
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(3)]
+        heads = ["step  held  lost  free"] + [
+            f"{tick.step:4}{tick.num_held:6}{len(tick.lost):6}{tick.num_free:6}" for tick in shown
+        ]
+        for head, row in zip(heads, rows, strict=True):
+            print(head, *(f"{who:<{width}}" for who, width in zip(row, wide, strict=True)), sep="  ")
         if self.crash:
             print(f"crashed in the step after that: {self.crash}")
 
@@ -223,6 +239,12 @@ class Patient:
             before = now
 
     def tables(self, step: int) -> None:
-        """Print every block table as it was after a step."""
+        """Print every block table as it was after a step.
+
+        Raises:
+            ValueError: there was no such step.
+        """
+        if not 0 <= step < len(self.ticks):
+            raise ValueError(f"there is no step {step}: they go from 0 to {len(self.ticks) - 1}")
         for name, blocks in self.ticks[step].tables.items():
             print(f"{name:<7}{blocks}")

@@ -1,5 +1,7 @@
 """The whiteboard of notebook 11."""
 
+from functools import cache
+
 import ipywidgets as widgets
 
 from course_lib.teaching import plots
@@ -11,12 +13,13 @@ from course_lib.teaching.plots.whiteboard import whiteboard as board_after
 
 def whiteboard() -> Explorer:
     """The board of a five-minute answer, drawn step by step. It begins with the whole of it, which is what is seen
-    where nothing runs."""
+    where nothing runs. A step that was on the screen is not drawn again."""
+    drawn = cache(board_after)
     step = widgets.IntSlider(
         min=1, max=NUM_STEPS, value=NUM_STEPS, description="step", style=LABEL, layout=HALF
     )
 
     def draw() -> plots.Picture:
-        return board_after(step.value)
+        return drawn(step.value)
 
     return picture_explorer([step], draw)

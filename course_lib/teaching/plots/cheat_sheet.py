@@ -8,7 +8,7 @@ from course_lib.teaching import board_story, interview, paper, real_engines
 from course_lib.teaching.plots.canvas import styled
 from course_lib.teaching.plots.sheet import MARGIN, PAGE, WIDE, Column, Sheet
 from course_lib.teaching.plots.sheet_pictures import table_and_blocks, waste_bars
-from course_lib.teaching.presets import Budget, load_presets
+from course_lib.teaching.presets import USABLE, Budget, load_presets
 
 SIZE, CONTEXT = board_story.BLOCK_SIZE, 8192
 MODELS = ("OPT-13B", "Llama-3.1-8B", "Llama-3.1-70B", "DeepSeek-V3")
@@ -20,6 +20,16 @@ for pos in tiles(context_len):  # ok = pos < context_len
     s = where(ok, q @ k.T * scale, -inf)
     m, l, o = update(m, l, o, s, v)  # after all: o / l"""
 
+# Each line is held against rows of real_engines.toml, see the tests. Of offload notebook 09's text speaks.
+TODAY = {
+    "Blocks": "one pool, blocks of 16 (CPU: 128), a table for each request and group of layers.",
+    "Step": "no phases: prompts, in chunks, and decodes go in one batch.",
+    "Preemption": "the last come is recomputed, no swap; offload tiers extend the prefix cache instead.",
+    "Prefix caching": "on by default, SHA-256. No fork: n samples find each other's full blocks.",
+    "Kernels": "FlashAttention, FlashInfer or Triton; all take a block table and many queries.",
+    "Tensor parallel": "one scheduler; one block table for all ranks, heads are sharded.",
+}
+
 
 def _listed(block_ids: list[int]) -> str:
     """A table that is not broken across lines."""
@@ -29,10 +39,11 @@ def _listed(block_ids: list[int]) -> str:
 def _minute(column: Column) -> None:
     column.head("The answer in one minute")
     column.say(interview.load_answers().one_minute)
-    column.say("what goes wrong without it, with a number.", "Problem:")
-    column.say("why this cure, and what the others lack.", "Motivation:")
-    column.say("down to one token in one slot.", "Mechanism:")
-    column.say("who uses it, what it costs, when it does not help.", "Real systems:")
+    column.say(
+        "problem (with a number), motivation (why not another cure), mechanism (down to one token in one slot), real "
+        "systems (who, the price, when not).",
+        "Four moves:",
+    )
 
 
 def _bytes(column: Column) -> None:
@@ -80,6 +91,8 @@ def _table(column: Column) -> None:
         f"{position} % {SIZE} = {offset}: slot {table.block_ids[block]} × {SIZE} + {offset} = {table.slot(position)}.",
         "Table",
     )
+    new = table.num_tokens - 1
+    column.say(f"where new tokens are written: {new} in slot {table.slot(new)}.", "Slot mapping:")
     column.say(
         f"all blocks but the last are full: at most B - 1 = {SIZE - 1} slots a sequence, for {opt.name} "
         f"{opt.kv_bytes(SIZE - 1, 2) / 2**20:.1f} MiB. Blocks have one size: no hole is too small.",
@@ -135,7 +148,7 @@ def _kernel(column: Column) -> None:
         "int64:",
     )
     group = groups.query_heads // groups.kv_heads
-    column.say(f"a group of {group} query heads ({groups.name}) shares each key that is read.", "GQA:")
+    column.say(f"a group of {group} query heads ({groups.name}) shares each key read.", "GQA:")
 
 
 def _softmax(column: Column) -> None:
@@ -171,7 +184,8 @@ def _sharing(column: Column) -> None:
     held, needed = (blocks * model.kv_bytes(SIZE, 2) / 2**30 for blocks in (shared, alone))
     column.say(
         f"{users} users, one system prompt of {system:,} tokens, {own} of their own, {model.name}: {shared:,} blocks "
-        f"for {alone:,} ({held:.1f} for {needed:.1f} GiB); {tokens:,} tokens computed for {users * (system + own):,}.",
+        f"in place of {alone:,} ({held:.1f} GiB, not {needed:.1f}); {tokens:,} tokens computed in place of "
+        f"{users * (system + own):,}.",
         "Example:",
     )
 
@@ -189,22 +203,28 @@ def _floor(column: Column) -> None:
         seconds = (weights + cache) / gpu.bandwidth_gb_s
         told = f"{weights:.1f} + {cache:.1f} GB: {1e3 * seconds:.1f} ms at least"
         column.say(f"{told}, {batch / seconds:,.0f} tokens/s at most.", f"batch {batch}:")
-    column.say(f"{budget.requests_that_fit} such contexts fit beside the weights.")
+    column.say(
+        f"{budget.requests_that_fit} such contexts fit beside the weights ({USABLE:.0%} of {gpu.memory_gb:g} GB)."
+    )
+    group, ridge = model.query_heads // model.kv_heads, 1e3 * gpu.fp16_tflops / gpu.bandwidth_gb_s
+    column.say(f"decode: a few FLOP a byte (attention: {group}), H100: {ridge:.0f}.", "Ridge:")
 
 
 def _today(column: Column) -> None:
     (low, high), (least, most) = paper.FIG_12["to reserve_max"], paper.FIG_12["to reserve_exact"]
     column.head(f"vLLM today (V1, {real_engines.load_table().version}), and the paper")
-    column.say("one pool, blocks of 16 (CPU: 128), a table for each request and group of layers.", "Blocks:")
-    column.say("no phases: chunks of prompts and decodes go in one batch.", "Step:")
-    column.say("by recompute only, no swap; offload tiers extend the prefix cache instead.", "Preemption:")
-    column.say("on by default, SHA-256. No fork: n samples find each other's full blocks.", "Prefix caching:")
-    column.say("FlashAttention, FlashInfer or Triton; all take a block table and many queries.", "Kernels:")
-    column.say("one scheduler; all ranks have the same table, each its own heads.", "Tensor parallel:")
+    for lead, told in TODAY.items():
+        column.say(told, f"{lead}:")
     column.say(
         f"{low:g} to {high:g} times the rate of slabs at the same latency, {least:g} to {most:g} times an oracle's "
         "(Fig 12).",
         "Paper, 2023:",
+    )
+    near, far = paper.FIG_18A
+    column.say(
+        f"attention {100 * near:.0f} to {100 * far:.0f}% slower in 2023 (Fig 18a), preemptions, blocks that are "
+        "not full.",
+        "Price:",
     )
 
 

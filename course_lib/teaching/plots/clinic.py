@@ -7,6 +7,7 @@ from course_lib.teaching.plots.canvas import FREE, GREY, REQUEST_COLORS, RESERVE
 
 USER_COLORS = REQUEST_COLORS[:-1]  # the last, VERMILLION, is for what is lost
 LOST = dict(facecolor=VERMILLION, hatch="xxx")
+TWICE = dict(facecolor="#F4CDB8", hatch="\\\\\\")  # somebody holds it, and the pool calls it free
 COLUMNS = 10  # blocks in a row of the map
 NAMED = 3  # owners of one block that have a letter; of more, the number is told
 
@@ -16,9 +17,13 @@ def user_of(sequence: str) -> str:
     return sequence.split("/")[0]
 
 
-def colors_of(patient: Patient) -> dict[str, str]:
-    """A colour for each user, in the order in which they first asked."""
-    return {name: USER_COLORS[n % len(USER_COLORS)] for n, name in enumerate(patient.outputs)}
+def looks_of(patient: Patient) -> dict[str, dict]:
+    """A colour for each user, in the order in which they first asked; dots as well, once the colours come again."""
+    again = len(USER_COLORS)
+    return {
+        name: dict(facecolor=USER_COLORS[n % again]) | (dict(hatch="..") if n >= again else {})
+        for n, name in enumerate(patient.outputs)
+    }
 
 
 def block_counts(tick: Tick) -> dict[str, int]:
@@ -61,19 +66,19 @@ def vitals(patient: Patient) -> Picture:
 
     The line is what the pool itself counts as used. In a healthy engine it follows the upper edge of what is held.
     """
-    ticks, colors = patient.ticks, colors_of(patient)
+    ticks, users = patient.ticks, looks_of(patient)
     counts, num_blocks = [block_counts(tick) for tick in ticks], len(ticks[0].ref_counts)
     used = [num_blocks - tick.num_free for tick in ticks]
     strange = [tick.step for tick, each in zip(ticks, counts, strict=True) if tick.num_free != each["free"]]
     times = sum(len(tick.preempted) for tick in ticks)
-    alt = f"{len(ticks)} steps of {len(colors)} users on {num_blocks} blocks. At the end "
+    alt = f"{len(ticks)} steps of {len(users)} users on {num_blocks} blocks. At the end "
     alt += ", ".join(f"{count} are {state}" for state, count in counts[-1].items())
     alt += f"; at most {max(each['lost'] for each in counts)} were lost. Preemptions: {times}."
     if strange:
         alt += f" From step {strange[0]} the pool's own count is not what the tables name."
     if patient.crash:
         alt += f" It crashed in the step after the last: {patient.crash}."
-    rows = 0.36 * len(colors)
+    rows = 0.36 * len(users)
     picture = Picture(3.1 + rows, alt)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(2.0, rows + 0.4))
     edges, base = [step - 0.5 for step in range(len(ticks) + 1)], [0] * len(ticks)
@@ -82,17 +87,22 @@ def vitals(patient: Patient) -> Picture:
         top = [below + each[state] for below, each in zip(base, counts, strict=True)]
         upper.stairs(top, edges, baseline=base, fill=True, edgecolor="#555555", lw=0.4, **look)
         base = top
+    held = [each["held"] + each["lost"] for each in counts]
+    if strange:
+        less = [min(pair) for pair in zip(used, held, strict=True)]
+        upper.stairs(held, edges, baseline=less, fill=True, edgecolor=VERMILLION, lw=0.4, **TWICE)
     upper.stairs(used, edges, baseline=None, color="black", lw=1.8, ls="--")
     upper.set(ylabel="blocks", ylim=(0, num_blocks))
-    for row, (name, color) in enumerate(colors.items()):
+    for row, (name, own) in enumerate(users.items()):
         found = spans(patient, name)
-        for state, look in (("runs", dict(facecolor=color)), ("waits", RESERVED)):
+        for state, look in (("runs", own), ("waits", RESERVED)):
             boxes = [(first - 0.5, count) for first, count in found[state]]
             lower.broken_barh(boxes, (row + 0.1, 0.8), edgecolor="#555555", lw=0.6, **look)
         steps = preempted_at(patient, name)
         lower.plot(steps, [row + 0.5] * len(steps), "v", color="black", mec="white", ms=9)
-    lower.set(xlabel="step", xlim=(edges[0], edges[-1]), ylim=(len(colors), 0))
-    lower.set_yticks([row + 0.5 for row in range(len(colors))], list(colors))
+    lower.set(xlabel="step", xlim=(edges[0], edges[-1]), ylim=(len(users), 0))
+    lower.set_yticks([row + 0.5 for row in range(len(users))], list(users))
+    looks |= {"held, and free": TWICE} if strange else {}
     handles = [Patch(edgecolor="#555555", label=state, **look) for state, look in looks.items()]
     handles += upper.plot([], [], "k--", lw=1.8, label="used, says the pool")
     handles.append(Patch(edgecolor="#555555", label="waits", **RESERVED))
@@ -110,7 +120,7 @@ def label_of(owners: list[str]) -> str:
 @styled
 def pool_map(patient: Patient, step: int) -> Picture:
     """Every block of the pool after a step: its number, its owners, and its count where that is not their number."""
-    tick, colors = patient.ticks[step], colors_of(patient)
+    tick, owns = patient.ticks[step], looks_of(patient)
     owners = {
         block: [name for name, blocks in tick.tables.items() for each in blocks if each == block]
         for block in range(len(tick.ref_counts))
@@ -128,8 +138,8 @@ def pool_map(patient: Patient, step: int) -> Picture:
     for block, who in owners.items():
         y, x = divmod(block, COLUMNS)
         users = list(dict.fromkeys(map(user_of, who)))
-        hatch = "//" if len(who) > 1 else None
-        looks = [dict(facecolor=colors[user], hatch=hatch) for user in users]
+        shared = dict(hatch="//") if len(who) > 1 else {}
+        looks = [owns[user] | shared for user in users]
         looks = looks or [LOST if block in tick.lost else FREE]
         for number, look in enumerate(looks):
             width = 0.92 / len(looks)
@@ -144,7 +154,8 @@ def pool_map(patient: Patient, step: int) -> Picture:
             axes.text(x + 0.46, y + 0.88, text, ha="center", va="bottom", fontsize=10, bbox=plain)
     axes.set(xlim=(-0.02, COLUMNS), ylim=(num_rows, -0.02))
     axes.axis("off")
-    handles = [Patch(facecolor=color, edgecolor="#555555", label=name) for name, color in colors.items()]
-    for label, look in (("lost", LOST), ("free", FREE)):
+    handles = [Patch(edgecolor="#555555", label=name, **look) for name, look in owns.items()]
+    in_several = dict(facecolor="white", hatch="//")
+    for label, look in (("in several tables", in_several), ("lost", LOST), ("free", FREE)):
         handles.append(Patch(edgecolor="#555555", label=label, **look))
     return with_legend(picture, handles)

@@ -9,23 +9,26 @@ from course_lib.teaching.plots.canvas import FREE, GREY, KINDS, request_color
 from course_lib.teaching.plots.sheet import BODY, WIDE
 
 PLANS = {"reserve_max": "longest", "reserve_pow2": "power of 2", "reserve_exact": "oracle", "paged": "paged"}
-LEFT = 0.78  # where the bars begin, in inches
+LEFT, RIGHT = 0.64, 0.32  # inches beside the bars, for names and for the share that has no room in its bar
 SHOWN, BLOCK, ENTRY = 12, 0.21, 0.3  # blocks that are drawn, and how wide they and the table's entries are
 
 
 def waste_bars(axes: Axes) -> None:
-    """The paper's Fig 2, a bar for each plan. Shares under 8% have no room for their number."""
+    """The paper's Fig 2, a bar for each plan. A last share under 10% has its number beside the bar, one under 8%
+    none: the paper does not print it."""
     for row, (name, label) in enumerate(PLANS.items()):
         y, x = 0.02 + 0.19 * row, LEFT
         axes.text(0, y + 0.08, label, fontsize=BODY, va="center")
         for kind, share in paper.FIG_2[name].items():
-            wide, look = share * (WIDE - LEFT), KINDS[kind]
+            wide, look = share * (WIDE - LEFT - RIGHT), KINDS[kind]
             axes.add_patch(Rectangle((x, y), wide, 0.155, edgecolor="#555555", lw=0.5, **look))
-            if share > 0.08:
+            if share > 0.1:
                 behind = dict(facecolor="white", edgecolor="none", pad=0.4) if "hatch" in look else None
                 where = dict(ha="center", va="center", bbox=behind)
                 axes.text(x + wide / 2, y + 0.08, f"{share:.1%}", fontsize=BODY, **where)
             x += wide
+        if 0.08 < share < 0.1:
+            axes.text(x + 0.05, y + 0.08, f"{share:.1%}", fontsize=BODY, va="center")
 
 
 def table_and_blocks(axes: Axes, table: BlockTable) -> None:

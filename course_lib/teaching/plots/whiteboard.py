@@ -1,19 +1,34 @@
 """The whiteboard of an interview: eight steps, in the order in which a candidate draws them."""
 
+import io
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.collections import PolyCollection
+from PIL import Image
 
-from course_lib.teaching import board_story
+from course_lib.teaching import board_story, paper
 from course_lib.teaching.board_story import BLOCK_SIZE, POSITION, SLAB, Board
-from course_lib.teaching.plots.canvas import BLUE, FREE, KINDS, WIDTH, Picture, request_color, styled
+from course_lib.teaching.plots.canvas import (
+    BLUE,
+    DPI,
+    FREE,
+    KINDS,
+    STYLE,
+    WIDTH,
+    Picture,
+    request_color,
+    styled,
+)
 
 Box = tuple[float, float, float, float]  # left, top, width, height, in inches
 
-HEIGHT, OLD = 6.82, "#4A4A4A"  # inches, and the ink of what was there before
-HAND = (0.6, 60, 1.5)  # matplotlib's sketch of lines; its seed is fixed, so it is always the same
+HEIGHT, OLD = 7.44, "#4A4A4A"  # inches, and the ink of what was there before
+HAND = (0.6, 90, 1.5)  # matplotlib's sketch of lines; its seed is fixed, so it is always the same
 LEFT, RIGHT = 0.15, 4.95  # where the columns begin
 SHOWN = 12  # blocks of the pool that are drawn
 BLOCK, ENTRY, FREE_AT = (
@@ -21,7 +36,7 @@ BLOCK, ENTRY, FREE_AT = (
     0.36,
     6.82,
 )  # widths of a block and of a table's entry, and where the free list begins
-POOL, TABLES, WALK, SHARE = 1.86, 3.0, 3.93, 5.34  # tops of the rows
+SLABS, POOL, TABLES, WALK, SHARE = 0.9, 1.94, 3.08, 4.22, 5.84  # tops of the rows
 
 
 @dataclass
@@ -70,29 +85,33 @@ def _left_of(block_id: int) -> float:
 
 def _slabs(pen: Pen, board: Board) -> None:
     counts, slots = board.slabs.counts(), board.slabs.num_slots
-    pen.head(LEFT, 0.62, f"slabs: {SLAB:,} slots for each request")
+    size, one, y = board.model.name.split("-")[-1], board.model.kv_bytes(1, 2), SLABS - 0.18
+    pen.head(LEFT, y, f"slabs of {SLAB:,} slots")
+    pen.write(2.42, y, f"{size}: {one / 2**10:.0f} KiB a token, {SLAB * one / 2**20:.0f} MiB a slab")
     told = f"{counts.token_states} of {slots:,} slots hold a token: {board.share:.1%}"
-    pen.write(WIDTH - LEFT, 0.62, told, 12, weight="bold", ha="right")
+    pen.write(WIDTH - LEFT, y, told, 12, weight="bold", ha="right")
     scale = (WIDTH - 2 * LEFT) / slots
     for extent in board.slabs.extents():
         token = extent.kind == "token_states"
         look = dict(facecolor=request_color(extent.owner)) if token else KINDS[extent.kind]
-        pen.fill((LEFT + extent.start * scale, 0.8, (extent.stop - extent.start) * scale, 0.3), **look)
+        pen.fill((LEFT + extent.start * scale, SLABS, (extent.stop - extent.start) * scale, 0.3), **look)
     for key, name in enumerate("AB"):
         slab, x = board.slabs.slabs[key], LEFT + key * SLAB * scale
         reserved, internal = slab.request.output_len, slab.asked - slab.request.total_len
-        pen.boxes([(x, 0.8, SLAB * scale, 0.3)])
-        pen.write(x, 1.25, f"{name}: {slab.num_tokens} tokens, {reserved} reserved, {internal:,} internal")
+        pen.boxes([(x, SLABS, SLAB * scale, 0.3)])
+        pen.write(
+            x, SLABS + 0.45, f"{name}: {slab.num_tokens} tokens, {reserved} reserved, {internal:,} internal"
+        )
 
 
 def _pool(pen: Pen, board: Board) -> None:
     pool = board.pool
-    pen.head(LEFT, 1.6, f"the same memory: {pool.num_blocks} blocks of {pool.block_size}")
+    pen.head(LEFT, POOL - 0.26, f"the same memory: {pool.num_blocks} blocks of {pool.block_size}")
     pen.boxes([(_left_of(n), POOL, BLOCK, 0.36) for n in range(SHOWN)], facecolor=FREE["facecolor"])
     for block_id in range(SHOWN):
         pen.write(_left_of(block_id) + BLOCK / 2, POOL + 0.48, f"{block_id}", ha="center")
     pen.write(_left_of(SHOWN) + 0.05, POOL + 0.18, f"… {pool.num_blocks - 1}")
-    pen.write(FREE_AT, 1.6, "free list, next first", 12, weight="bold")
+    pen.write(FREE_AT, POOL - 0.26, "free list, next first", 12, weight="bold")
     pen.row(FREE_AT, POOL + 0.05, board.free_before[:6], 0.31)
     pen.write(FREE_AT + 1.93, POOL + 0.18, "…")
 
@@ -121,16 +140,18 @@ def _tables(pen: Pen, board: Board) -> None:
 
 def _token(pen: Pen, board: Board) -> None:
     table, (block, offset) = board.tables["A"], divmod(POSITION, BLOCK_SIZE)
-    block_id, x = table.block_ids[block], 5.75
-    pen.head(x, 2.6, f"token {POSITION} of A")
+    block_id, new, x, y = table.block_ids[block], table.num_tokens - 1, 5.75, POOL + 0.72
+    pen.head(x, y, f"token {POSITION} of A")
     for row, told in enumerate(
         (
             f"{POSITION} // {BLOCK_SIZE} = {block}: table[{block}] = {block_id}",
             f"{POSITION} % {BLOCK_SIZE} = {offset}: the offset",
             f"slot {block_id} × {BLOCK_SIZE} + {offset} = {table.slot(POSITION)}",
+            f"slot mapping: new token {new} → {table.slot(new)}",
+            "int64(block) × stride: can pass 2³¹",
         )
     ):
-        pen.write(x + 0.27, 2.87 + 0.24 * row, told, weight="bold" if row == 2 else "normal")
+        pen.write(x + 0.15, y + 0.27 + 0.24 * row, told, weight="bold" if row == 2 else "normal")
     at = _left_of(block_id) + BLOCK * offset / BLOCK_SIZE
     pen.boxes([(at, POOL - 0.03, BLOCK / BLOCK_SIZE, 0.42)], facecolor=pen.ink)
 
@@ -138,8 +159,8 @@ def _token(pen: Pen, board: Board) -> None:
 def _walk(pen: Pen, board: Board) -> None:
     number = board.states[-1].mixed.abs().argmax().item()  # of the output's, the one that is easiest to see
     pen.head(LEFT, WALK, "attention: for each block in A's table")
-    columns = (0.42, 1.75, 2.45, 3.15, 3.85)
-    for x, name in zip(columns, ("block: slots", "m", "l", f"o[{number}]", "old sums"), strict=True):
+    columns, mixed = (0.42, 1.65, 2.2, 2.75, 3.98), f"o (one of {board.head_dim})"
+    for x, name in zip(columns, ("block: slots", "m", "l", mixed, "old sums"), strict=True):
         pen.write(x, WALK + 0.27, name, weight="bold")
     left = board.tables["A"].num_tokens
     for row, (block_id, state) in enumerate(zip(board.tables["A"].block_ids, board.states, strict=True)):
@@ -157,20 +178,22 @@ def _walk(pen: Pen, board: Board) -> None:
 def _schedule(pen: Pen, board: Board) -> None:
     pen.head(RIGHT, WALK, "the scheduler, before each step")
     top, names = WALK + 0.2, {"waiting": board.waiting, "running": board.running}
-    for x, (name, who) in zip((RIGHT + 0.1, RIGHT + 1.75), names.items(), strict=True):
+    for x, (name, who) in zip((RIGHT + 0.1, RIGHT + 2.02), names.items(), strict=True):
         pen.boxes([(x, top, 0.95, 0.46)])
         pen.write(x + 0.475, top + 0.13, name, ha="center")
         pen.write(
             x + 0.475, top + 0.34, ", ".join(who) + " grows" * (name == "running"), ha="center", weight="bold"
         )
-    for x, label, wide in ((RIGHT + 1.05, "admit", 0.7), (RIGHT + 2.7, "free", 0.55)):
+    for x, label, wide in ((RIGHT + 1.05, "admit", 0.97), (RIGHT + 2.97, "free", 0.42)):
         pen.arrow((x, top + 0.26), (x + wide, top + 0.26))
         pen.write(x + wide / 2, top + 0.13, label, ha="center")
-    pen.write(RIGHT + 3.3, top + 0.26, "done")
+    pen.write(RIGHT + 1.53, top + 0.39, "watermark", ha="center")
+    pen.write(RIGHT + 3.44, top + 0.26, "done")
     pen.arrow((RIGHT + 2.2, top + 0.48), (RIGHT + 0.6, top + 0.48), bend=-0.25)
     pen.write(RIGHT + 2.2, top + 0.64, "preempt the last come")
-    told = f"{board_story.SMALL_POOL} blocks, step {board.preempted_in}: none is free, {board.victim} gives up all"
-    pen.write(RIGHT + 0.1, top + 0.91, told)
+    pen.write(RIGHT + 0.1, top + 0.91, f"another pool, of {board_story.SMALL_POOL} blocks:")
+    told = f"in step {board.preempted_in} none is free, {board.victim} gives up all"
+    pen.write(RIGHT + 0.1, top + 1.15, told)
 
 
 def _share(pen: Pen, board: Board) -> None:
@@ -201,6 +224,7 @@ def _share(pen: Pen, board: Board) -> None:
 
 
 def _real(pen: Pen, board: Board) -> None:
+    low, high = (round(100 * share) for share in paper.FIG_18A)
     pen.head(RIGHT, SHARE, "real systems")
     for row, told in enumerate(
         (
@@ -208,7 +232,8 @@ def _real(pen: Pen, board: Board) -> None:
             "preempted: recomputed, no swap",
             "kernels: FlashAttention, FlashInfer + table",
             "tensor parallel: one table for all ranks",
-            "is not: faster alone, smaller, approximate",
+            f"costs: kernel {low}-{high}% slower (2023), preemptions",
+            "no gain: one stream, full slabs, compute-bound",
         )
     ):
         pen.write(RIGHT + 0.1, SHARE + 0.27 + 0.24 * row, told)
@@ -218,12 +243,30 @@ PARTS = (_slabs, _pool, _tables, _token, _walk, _schedule, _share, _real)  # a s
 NUM_STEPS = len(PARTS)
 
 
+_renderer = cache(lambda width, height: RendererAgg(width, height, DPI))  # knows how wide each text was
+
+
 class Drawn(Picture):
-    """A picture with so many letters that fitting each to the pixels would hold up the slider by a third."""
+    """A picture with so many letters that fitting each to the pixels would hold up the slider by a third. All steps
+    are drawn by one renderer, so that each text is measured once. Nothing is added later, so its pixels are kept."""
+
+    def __init__(self, height: float, alt: str):
+        super().__init__(height, alt)
+        self._kept: dict[bool, bytes] = {}
 
     def png(self, *, small: bool = True) -> bytes:
-        with matplotlib.rc_context({} if small else {"text.hinting": "none"}):
-            return super().png(small=small)
+        if small not in self._kept:
+            self._kept[small] = super().png() if small else self._quick()
+        return self._kept[small]
+
+    def _quick(self) -> bytes:
+        renderer = _renderer(*self.canvas.get_width_height())
+        renderer.clear()
+        with io.BytesIO() as buffer, matplotlib.rc_context(STYLE | {"text.hinting": "none"}):
+            self.draw(renderer)
+            pixels = Image.fromarray(np.asarray(renderer.buffer_rgba())).convert("RGB")
+            pixels.save(buffer, format="png", compress_level=1)
+            return buffer.getvalue()
 
 
 @styled
@@ -244,8 +287,9 @@ def whiteboard(step: int) -> Picture:
     axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
     axes.axis("off")
     pen = Pen(axes, step)
-    pen.write(LEFT, 0.22, minute, 12.5, color=OLD)
-    pen.write(0.68, 0.22, f"“{said}”", 12.5, color="black")
+    pen.write(LEFT, 0.2, minute, 12.5, color=OLD)
+    pen.write(0.68, 0.2, f"“{said}”", 12.5, color="black")
+    pen.write(LEFT, 0.43, "five-minute clock", color=OLD)
     with matplotlib.rc_context({"path.sketch": HAND}):
         for pen.part, draw in enumerate(PARTS[:step], start=1):
             draw(pen, board)
