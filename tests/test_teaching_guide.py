@@ -240,7 +240,7 @@ def test_a_students_line_is_read_by_the_command_of_the_guide(monkeypatch, tmp_pa
         encoding="utf-8",
         check=True,
     ).stdout
-    assert "✓ 1 solved exercises taken over" in read and "✓ slot_of" in read
+    assert "✓ 1 exercises and 0 questions taken over" in read and "✓ slot_of" in read
 
 
 def test_the_hubs_kernel_gets_its_two_folders(tmp_path):
