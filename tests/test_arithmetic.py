@@ -1,8 +1,10 @@
 """The arithmetic of the drill: each answer a second time, from its text; the grader with anything at all."""
 
+import functools
 import math
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -184,6 +186,73 @@ def test_every_known_slip_gets_its_sentence(kind):
     assert len(seen) >= 2
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_no_slip_is_ever_taken_for_the_answer(kind):
+    """Whatever is drawn: not those alone that the problem still names, but all that its kind knows."""
+    unit, last = UNITS.get(kind.unit.lower(), ("", 1.0))[1], []
+
+    @functools.wraps(kind.make)
+    def make(rng: random.Random):
+        last.append(kind.make(rng))
+        return last[-1]
+
+    spied = replace(kind, make=make)
+    for seed in range(250):
+        problem = spied.draw(random.Random(seed))
+        for value, says in last[-1].slips:
+            if math.isclose(value, problem.answer, rel_tol=1e-9):
+                continue  # these numbers make it right
+            behind = f" {kind.unit}" if kind.unit == "%" else ""
+            for text in (repr(value / unit) + behind, arithmetic.shown(value, kind.unit)):
+                assert not grade(problem, text).right, (problem.ask, text, says)
+
+
+def test_of_requests_that_fit_one_more_or_less_is_the_most():
+    larger = [draw(random.Random(seed), "requests_that_fit") for seed in range(200)]
+    assert max(problem.answer for problem in larger) > 20
+    for problem in larger:
+        for off in (-2, 2):
+            assert not grade(problem, str(problem.answer + off)).right, problem
+        if problem.answer >= 10:
+            assert (
+                grade(problem, str(problem.answer + 1)).right
+                and grade(problem, str(problem.answer - 1)).right
+            )
+
+
+def test_a_slot_is_never_the_position_nor_the_begin_of_a_block():
+    for seed in range(500):
+        problem = draw(random.Random(seed), "slot_of")
+        size, *_, position = numbers_in(problem.ask)
+        assert problem.answer != position and position % size
+        assert {"that is the position: follow the table"} <= {slip.says for slip in problem.slips}
+
+
+def test_the_splits_ask_one_thing_and_know_who_forgot_the_tiles():
+    seen = 0
+    for seed in range(100):
+        problem = draw(random.Random(seed), "num_splits")
+        assert "Each multiprocessor should get two programs (round down), and a split has" in problem.ask
+        batch, tokens, heads, processors, tile = numbers_in(problem.ask)
+        uncapped = 2 * processors // (batch * heads)
+        if uncapped > tokens // (4 * tile):
+            seen += 1
+            assert grade(problem, str(int(uncapped))).message.startswith("✗ you forgot the tiles")
+    assert seen > 20
+
+
+def test_slabs_and_blocks_are_compared_without_a_watermark():
+    assert "no watermark" in draw(random.Random(0), "slabs_and_blocks").ask
+
+
+def test_a_kind_that_came_just_now_waits_unless_nothing_else_is_left():
+    for level in (None, "screen", "onsite", "expert"):
+        series = arithmetic.Series(random.Random(1), level)
+        kinds = [series.next().id for _ in range(60)]
+        assert all(len(set(kinds[n : n + 4])) == 4 for n in range(57)), kinds
+    assert draw(random.Random(0), "slot_of", recent=["slot_of"]).id == "slot_of"
+
+
 def made(answer: float, unit: str, tolerance: float, *slips: Slip) -> Problem:
     return Problem("made", "screen", "01", "How many?", answer, unit, ("so many",), slips, tolerance)
 
@@ -238,6 +307,31 @@ SIZE = made(800 * KIB, "KiB", 0.03, Slip(400 * KIB, "you counted K and forgot V"
 def test_what_the_grader_says(problem, text, right, message):
     graded = grade(problem, text)
     assert (graded.right, graded.message) == (right, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [("", False), ("  ", False), ("two", False), ("800 parsecs", False), ("800 ms", False), ("800 blocks", False),
+     ("400", True), ("800", True), ("-1", True), ("800 GiB", True), ("?", True), (" ? ", True)],
+)  # fmt: skip
+def test_what_cannot_be_read_is_told_from_what_is_wrong(text, readable):
+    assert grade(SIZE, text).readable == readable
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("262144 (2^18)", (262144.0, "")), ("262,144 tokens (256 Ki).", (262144.0, "tokens")),
+     ("12.5 GiB(13.4 GB)", (12.5, "GiB")), ("12.5 (GiB)", (12.5, "GiB")), ("about 40 (roughly)", (40.0, "")),
+     ("2^18 (that is 262144)", (262144.0, ""))],
+)  # fmt: skip
+def test_a_bracket_behind_the_number_is_a_remark(text, read):
+    assert parse(text) == read
+
+
+@pytest.mark.parametrize("text", ["(2^18)", "()", "(12", "two (2)"])
+def test_a_bracket_is_no_number(text):
+    with pytest.raises(ValueError, match="no number can be read"):
+        parse(text)
 
 
 @given(st.text(max_size=30))

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.teaching import arithmetic, check, drill
+from course_lib.teaching import arithmetic, check, drill, interview
 from course_lib.teaching.drill import Card, Interview, Question, Session
 from course_lib.teaching.explorers.drill import Clock, mock_interview
 from course_lib.teaching.explorers.drill import arithmetic as arithmetic_explorer
@@ -331,6 +332,58 @@ def test_a_good_answer_brings_harder_questions_and_a_bad_one_easier(points, leve
     )
 
 
+def test_the_questions_of_the_whiteboard_are_there():
+    assert {*drill.DRAWABLE, *drill.WHOLE} <= {each.id for each in drill.questions()}
+    assert len(set(drill.DRAWABLE)) == len(drill.DRAWABLE)
+
+
+@pytest.mark.parametrize("level", drill.LEVELS)
+def test_an_interview_asks_nothing_twice_and_draws_what_can_be_drawn(level):
+    bank = drill.questions()
+    for seed in range(60):
+        for stage in drill.mock(level, seed, bank):
+            ids = [item.id for item in stage.choices]
+            assert not {"in_one_minute", "in_five_minutes"} & set(ids)
+            if stage.name == "whiteboard":
+                assert set(ids) <= set(drill.DRAWABLE) and len(set(ids)) == 3
+            if stage.name == "arithmetic":
+                assert len(set(ids)) == 3, "three kinds"
+
+
+def test_a_bank_without_anything_to_draw_is_asked_by_topic():
+    names = itertools.product(drill.LEVELS, range(9))
+    for level, seed in names:
+        stages = drill.mock(level, seed, BANK)
+        topics = {name: topics for name, _, topics in drill.ROUTES[level]}["whiteboard"]
+        board = next(stage for stage in stages if stage.name == "whiteboard")
+        assert board.choices[1].topic in topics
+
+
+def test_what_an_interview_cannot_ask_does_not_count_as_a_question():
+    whole = [replace(BANK[n], id=id) for n, id in enumerate(drill.WHOLE)]
+    with pytest.raises(ValueError, match="has 5 questions, there are 4: take a larger file"):
+        drill.mock("screen", 0, [*whole, *BANK[:4]])
+
+
+def test_of_questions_that_fit_alike_one_that_fits_the_time_is_taken():
+    for seed in range(20):
+        bank = [replace(each, minutes=5 if each.id.endswith("0") else 2) for each in make_bank(4)]
+        for stage in drill.mock("onsite", seed, bank):
+            if stage.choices[1].id not in ("opening", "closing"):
+                assert all(item.minutes <= stage.minutes for item in stage.choices), stage.title
+
+
+def test_the_opening_is_the_one_minute_answer_and_there_is_no_other():
+    for level in drill.LEVELS:
+        stages = drill.mock(level, 1, BANK)
+        first, last = stages[0].choices[1], stages[-1].choices[1]
+        assert (first.id, last.id) == ("opening", "closing")
+        assert first.paragraph == interview.load_answers().one_minute
+    text = (ROOT / "course_lib/teaching/opening.toml").read_text(encoding="utf-8")
+    rows = {row["id"]: row for row in tomllib.loads(text)["questions"]}
+    assert "paragraph" not in rows["opening"] and "paragraph" in rows["closing"]
+
+
 def test_the_same_seed_brings_the_same_interview():
     assert drill.mock("expert", 4, BANK) == drill.mock("expert", 4, BANK) != drill.mock("expert", 5, BANK)
 
@@ -350,7 +403,12 @@ def test_the_scorecard_adds_up_the_moves_the_time_and_what_to_read():
         interview.answer(said, seconds)
     card = interview.scorecard()
     assert card[:7] == [
-        *[("problem", "7 of 7"), ("motivation", "6 of 7"), ("mechanism", "6 of 7"), ("real", "7 of 7")],
+        *[
+            ("problem", "7 of 7"),
+            ("motivation", "6 of 7"),
+            ("mechanism", "6 of 7"),
+            ("real systems", "7 of 7"),
+        ],
         *[("depth", "6 of 7"), ("arithmetic", "1 of 1"), ("time", "8:01 of 20:00")],
     ]
     assert card[7:] == [
@@ -445,11 +503,45 @@ def test_a_mock_interview_in_the_terminal_ends_with_a_scorecard(monkeypatch, cap
         {**ROW, "id": each.id, "level": each.level, "topic": each.topic, "ask": each.ask} for each in BANK
     ]
     path.write_text(to_toml(rows), encoding="utf-8")
-    typed(monkeypatch, *["", "", "", "", "12345", ""] * 2, "no idea", *["", "", "", "", "", ""] * 5)
+    typed(monkeypatch, *["", "", "", "", "12345", ""] * 2, "?", *["", "", "", "", "", ""] * 5)
     assert drill.main(["--mock", "--level", "onsite", "--seed", "1", "--questions", str(path)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"problem +2 of 7", said) and re.search(r"arithmetic +0 of 1", said)
+    assert re.search(r"real systems +2 of 7", said) and said.count("4 real systems") == 7
+    assert said.count("likeliest first") == 1, "the legend belongs to debugging"
     assert "draw while you talk" in said and said.count("read again") >= 1 and len(drill.load_record()) == 5
+
+
+def test_the_terminal_asks_again_what_it_cannot_read(monkeypatch, capsys):
+    problem = arithmetic.draw(random.Random(2), level="screen")
+    typed(monkeypatch, "", "12 parsecs", "12 FLOP/byte", problem.shown)
+    assert drill._ask_problem(problem, 2)[0]
+    said = capsys.readouterr().out
+    assert said.count("once more") == 3 and said.count("✗") == 3 and said.count("✓ right") == 1
+    assert said.index(problem.working[0][:20]) > said.index("✓ right")
+
+
+def test_the_time_of_an_answer_that_was_asked_for_again_is_all_of_it(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    left = iter(["", "?"])
+
+    def answer(prompt: str) -> str:
+        now[0] += 40
+        return next(left)
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert drill._ask_problem(arithmetic.draw(random.Random(2)), 2) == (False, 80)
+
+
+def test_the_terminal_does_not_repeat_a_kind_either(monkeypatch, capsys):
+    typed(monkeypatch, *["?"] * 12)
+    drill.main(["--arithmetic", "--seed", "5", "--level", "expert"])
+    said = " ".join(capsys.readouterr().out.split())
+    series = arithmetic.Series(random.Random(5), "expert")
+    asked = [series.next() for _ in range(13)]
+    places = [said.index(" ".join(problem.ask.split())) for problem in asked]
+    assert places == sorted(places)
 
 
 def test_an_interview_that_is_broken_off_has_a_scorecard_too(monkeypatch, capsys, tmp_path):
@@ -513,6 +605,10 @@ def boxes(explorer) -> dict[str, widgets.Checkbox]:
     return {each.description: each for each in explorer.controls if isinstance(each, widgets.Checkbox)}
 
 
+def text_field(explorer) -> widgets.Text:
+    return next(each for each in explorer.controls if isinstance(each, widgets.Text))
+
+
 ONE = tuple(replace(each, sentence="In <short>.") for each in BANK[:4])
 
 
@@ -532,16 +628,16 @@ def test_the_answer_comes_in_layers_one_press_each():
 
 def test_the_score_is_kept_and_the_follow_ups_come_one_by_one():
     explorer = drill_explorer(seed=1, bank=ONE)
-    assert list(boxes(explorer)) == list(drill.POINTS)
+    assert list(boxes(explorer)) == ["problem", "motivation", "mechanism", "real systems", "depth"]
     asked = next(each for each in ONE if each.ask in shown(explorer.widget))
     press(explorer, "Show answer")
-    for point in ("problem", "mechanism", "real", "depth"):
+    for point in ("problem", "mechanism", "real systems", "depth"):
         boxes(explorer)[point].value = True
     press(explorer, "Score")
     assert "4 of 5 points: again tomorrow" in shown(explorer.widget)
     assert "1 of 4 questions seen" in shown(explorer.widget)
     assert drill.load_record()[asked.id].points == 4
-    assert button(explorer, "Score").disabled and boxes(explorer)["real"].disabled
+    assert button(explorer, "Score").disabled and boxes(explorer)["real systems"].disabled
     for label, text in [("Follow-up 1", "How large?"), ("Answer 1", "16."), ("Follow-up 2", "Why not 1?"),
                         ("Answer 2", "Look-ups.")]:  # fmt: skip
         assert text not in shown(explorer.widget)
@@ -624,7 +720,7 @@ def test_an_interview_goes_through_its_stages_to_the_scorecard():
         if isinstance(expected.item, Question):
             press(explorer, "Show answer")
             for point in drill.POINTS[:4]:
-                boxes(explorer)[point].value = True
+                boxes(explorer)[drill.LABELS[point]].value = True
             press(explorer, "Score")
             follow_up = expected.answer(drill.POINTS[:4], 0.0)
             press(explorer, "Follow-up 1")
@@ -632,7 +728,7 @@ def test_an_interview_goes_through_its_stages_to_the_scorecard():
                 explorer.widget
             )
         else:
-            field = next(each for each in explorer.controls if isinstance(each, widgets.Text))
+            field = text_field(explorer)
             field.value = expected.item.shown
             assert button(explorer, "Working").disabled
             press(explorer, "Check")
@@ -643,6 +739,7 @@ def test_an_interview_goes_through_its_stages_to_the_scorecard():
     said = re.sub(r"\s+", " ", shown(explorer.widget))
     assert (
         "problem 7 of 7" in said
+        and "real systems 7 of 7" in said
         and "depth 0 of 7" in said
         and "arithmetic 1 of 1" in said
         and "of 20:00" in said
@@ -650,16 +747,56 @@ def test_an_interview_goes_through_its_stages_to_the_scorecard():
     assert "Start" not in said and len(drill.load_record()) == 5
 
 
+@pytest.mark.parametrize("text", ["", "   ", "no idea", "12 parsecs", "12 apples", "12 FLOP/byte"])
+def test_what_cannot_be_read_is_no_answer_and_the_right_one_still_counts(text):
+    explorer = mock_interview("screen", 1, bank=BANK)
+    problem = next(stage for stage in drill.mock("screen", 1, BANK) if stage.name == "arithmetic").choices[0]
+    while "Check" not in [each.description for each in buttons(explorer.widget)]:
+        press(explorer, "Show answer", "Score", "Next")
+    assert problem.ask in shown(explorer.widget)
+    text_field(explorer).value = text
+    press(explorer, "Check")
+    assert "✗" in shown(explorer.widget)
+    assert button(explorer, "Next").disabled and button(explorer, "Working").disabled
+    text_field(explorer).value = problem.shown
+    press(explorer, "Check", "Next")
+    while "Show answer" in [each.description for each in buttons(explorer.widget)]:
+        press(explorer, "Show answer", "Score", "Next")
+    assert "arithmetic 1 of 1" in re.sub(r"\s+", " ", shown(explorer.widget))
+
+
+def test_a_question_of_debugging_says_what_its_moves_mean_and_others_do_not():
+    for topic, told in (("debugging", True), ("kernel", False)):
+        explorer = drill_explorer(topic=topic, seed=1, bank=BANK)
+        assert drill.DEBUGGING not in shown(explorer.widget), "before the answer it would be a hint"
+        press(explorer, "Show answer")
+        assert (drill.DEBUGGING in shown(explorer.widget)) == told
+
+
+def test_a_practice_of_arithmetic_does_not_repeat_its_kinds():
+    explorer, kinds = arithmetic_explorer(seed=3, level="screen"), []
+    series = arithmetic.Series(random.Random(3), "screen")
+    for _ in range(12):
+        problem = series.next()
+        assert problem.ask in shown(explorer.widget)
+        kinds.append(problem.id)
+        press(explorer, "Next")
+    assert all(len(set(kinds[n : n + 4])) == 4 for n in range(9)), kinds
+
+
 def test_the_time_of_an_interview_is_what_was_spent_on_answering(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     explorer = mock_interview("screen", seed=1, bank=BANK)
-    press(explorer, "Start")
-    for _ in range(8):
-        now[0] += 90
+    for _ in range(8):  # the first part's clock runs from the start, too
+        now[0] += 40
         if "Check" in [each.description for each in buttons(explorer.widget)]:
+            press(explorer, "Check")  # nothing was typed: the clock runs on
+            now[0] += 50
+            text_field(explorer).value = "?"
             press(explorer, "Check")
         else:
+            now[0] += 50
             press(explorer, "Show answer")
             now[0] += 500  # to read the answer
             press(explorer, "Score")

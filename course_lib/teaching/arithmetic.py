@@ -10,8 +10,8 @@ objects (a BlockTable, a preset, the cost model): the answer is what the engine 
 import math
 import random
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,6 +24,9 @@ from course_lib.teaching.presets import USABLE, Budget, ModelPreset, load_preset
 
 EXACT, ROUNDED, PERCENT, ESTIMATE = 0.0, 0.03, 0.05, 0.10  # how far off an answer may be, as a share of it
 SLIP_ROUNDED = 0.03  # a slip is known by its value, which may be rounded, too
+TRIES = 200  # draws, until no slip is as good as the answer
+APART = 3  # draws between two of one kind
+NO_IDEA = "?"  # typed by somebody who gives up
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Grade:
 
     right: bool
     message: str
+    readable: bool = True  # False: nothing was answered yet, ask again
 
 
 @dataclass(frozen=True)
@@ -93,21 +97,36 @@ class Kind:
         return self.make.__name__
 
     def draw(self, rng: random.Random) -> Problem:
-        """One problem. A slip that these numbers make right, or the same as another, is left out."""
-        drawn, slips = self.make(rng), list[Slip]()
-        for value, says in drawn.slips:
-            others = [
-                (drawn.answer, self.tolerance),
-                *((slip.value, self.tolerance and 0.01) for slip in slips),
-            ]
-            if not any(_near(value, other, tolerance) for other, tolerance in others):
-                slips.append(Slip(value, says))
+        """One problem. A slip that these numbers make right, or the same as another, is left out.
+
+        A slip that is near enough to pass for the answer would be praised: then other numbers are drawn.
+        """
+        for _ in range(TRIES):
+            drawn = self.make(rng)
+            tolerance = self._allowed(drawn.answer)
+            wrong = [Slip(*each) for each in drawn.slips if not _near(each[0], drawn.answer, EXACT)]
+            if not any(_near(slip.value, drawn.answer, 1.1 * tolerance) for slip in wrong):
+                break  # a tenth more, since a slip may be rounded, too
+        slips = list[Slip]()
+        for each in wrong:
+            if not any(_near(each.value, other.value, tolerance and 0.01) for other in slips):
+                slips.append(each)
         told = drawn.ask, drawn.answer, self.unit, tuple(drawn.working), tuple(slips)
-        return Problem(self.id, self.level, self.lesson, *told, self.tolerance)
+        return Problem(self.id, self.level, self.lesson, *told, tolerance)
+
+    def _allowed(self, answer: float) -> float:
+        """How far off an answer may be, as a share of it. Of what is counted, one at most."""
+        counted = UNITS.get(self.unit, ("",))[0].startswith("a number")
+        return min(self.tolerance, 1 / answer) if counted and answer else self.tolerance
 
 
-def draw(rng: random.Random, kind: str | None = None, level: str | None = None) -> Problem:
+def draw(
+    rng: random.Random, kind: str | None = None, level: str | None = None, recent: Collection[str] = ()
+) -> Problem:
     """A problem with fresh numbers: of one kind, of one level, or of any.
+
+    Args:
+        recent: kinds that were asked just now. They wait, unless nothing else is left.
 
     Raises:
         ValueError: there is no such kind, or none of that level.
@@ -115,15 +134,30 @@ def draw(rng: random.Random, kind: str | None = None, level: str | None = None) 
     Example:
         >>> problem = draw(random.Random(1), kind="slot_of")
         >>> problem.ask
-        'Blocks of 16 slots, block table [2, 4, 1, 7, 12]. In which slot is the token at position 62?'
-        >>> grade(problem, "126").message, grade(problem, "62").message
-        ('✓ right: slot 126', '✗ that is the position: follow the table')
+        'Blocks of 16 slots, block table [2, 4, 1, 7, 12]. In which slot is the token at position 31?'
+        >>> grade(problem, "79").message, grade(problem, "31").message
+        ('✓ right: slot 79', '✗ that is the position: follow the table')
     """
     fitting = [each for each in KINDS if kind in (None, each.id) and level in (None, each.level)]
     if not fitting:
         known = ", ".join(f"{each.id} ({each.level})" for each in KINDS)
         raise ValueError(f"no arithmetic of kind {kind!r} and level {level!r}; there are: {known}")
-    return rng.choice(fitting).draw(rng)
+    return rng.choice([each for each in fitting if each.id not in recent] or fitting).draw(rng)
+
+
+@dataclass
+class Series:
+    """Problems, one after another, of a level or of any. A kind that came just now waits for a few draws."""
+
+    rng: random.Random
+    level: str | None = None
+    recent: list[str] = field(default_factory=list)
+
+    def next(self) -> Problem:
+        """The next problem."""
+        problem = draw(self.rng, level=self.level, recent=self.recent)
+        self.recent = [*self.recent, problem.id][-APART:]
+        return problem
 
 
 # -- grading ------------------------------------------------------------------------------------------------
@@ -154,10 +188,11 @@ def parse(text: str) -> tuple[float, str]:
         ValueError: no number.
 
     Example:
-        >>> parse("≈ 12,500 MB"), parse("1 310 720"), parse("3 x 10^5 tokens"), parse("2^20 B")
-        ((12500.0, 'MB'), (1310720.0, ''), (300000.0, 'tokens'), (1048576.0, 'B'))
+        >>> parse("≈ 12,500 MB"), parse("1 310 720"), parse("3 x 10^5 tokens"), parse("262144 (2^18)")
+        ((12500.0, 'MB'), (1310720.0, ''), (300000.0, 'tokens'), (262144.0, ''))
     """
-    plain = re.sub(r"\s*[x×*·]\s*10\s*(\^|\*\*)\s*", "e", text.strip(), flags=re.IGNORECASE)
+    plain = re.sub(r"(?<=\S)\s*\(([^()]*)\)[\s.]*$", _bracket, text.strip())
+    plain = re.sub(r"\s*[x×*·]\s*10\s*(\^|\*\*)\s*", "e", plain, flags=re.IGNORECASE)
     plain = re.sub(
         r"\b(\d{1,2})\s*(?:\^|\*\*)\s*(\d{1,2})\b", lambda found: str(int(found[1]) ** int(found[2])), plain
     )
@@ -175,8 +210,13 @@ def parse(text: str) -> tuple[float, str]:
     raise ValueError(f"no number can be read in {text.strip()!r}: write it like 12.5 GiB, 12,500 MB or 3e5")
 
 
+def _bracket(found: re.Match) -> str:
+    """What stands in a bracket behind a number: its unit, or a remark that does not count."""
+    return f" {found[1]}" if found[1].strip().lower() in UNITS else ""
+
+
 def grade(problem: Problem, text: str) -> Grade:
-    """Judge an answer as it was typed. Without a unit the asked one is meant.
+    """Judge an answer as it was typed. Without a unit the asked one is meant; "?" is no answer, and wrong.
 
     Example:
         >>> problem = draw(random.Random(1), kind="kv_per_token")
@@ -190,12 +230,14 @@ def grade(problem: Problem, text: str) -> Grade:
         ✗ you counted K and forgot V
         ✗ ms tells a time, and a size is asked: in KiB, for example
     """
+    if text.strip() == NO_IDEA:
+        return Grade(False, "✗ no answer: see the working")
     try:
         number, unit = parse(text)
         is_share = problem.unit == "%" and not unit and abs(number) <= 1
         value = number if is_share else number * _scale(unit, problem.unit)
     except ValueError as error:
-        return Grade(False, f"✗ {error}")
+        return Grade(False, f"✗ {error}", readable=False)
     if _near(value, problem.answer, problem.tolerance):
         return Grade(True, f"✓ {_praise(value, problem)}")
     return Grade(False, f"✗ {_diagnosis(value, problem)}")
@@ -383,7 +425,7 @@ def slabs_and_blocks(rng: random.Random) -> Drawn:
     slabs, paged, each = running("reserve_max"), running("paged"), -(-tokens // size)
     return Drawn(
         f"{num_slots:,} slots of KV cache; every request has {tokens} tokens and may grow to {slab:,}. "
-        f"How many more requests fit now in blocks of {size} than in slabs of {slab:,}?",
+        f"How many more requests fit now in blocks of {size}, with no watermark, than in slabs of {slab:,}?",
         paged - slabs,
         [f"slabs: {num_slots:,} / {slab:,} = {slabs}", f"a request: ceil({tokens} / {size}) = {each} blocks",
          f"{num_slots:,} / {size} = {num_slots // size:,} blocks, / {each} = {paged}: {paged - slabs} more"],
@@ -400,7 +442,10 @@ def slot_of(rng: random.Random) -> Drawn:
         pool.free(block)  # in another order, so that the next table is scattered
     table = BlockTable(pool)
     table.extend(rng.randint(3 * size, 5 * size))
-    position = rng.randrange(size, table.num_tokens)
+    scattered = [each for each in range(size, table.num_tokens) if each % size and table.slot(each) != each]
+    if not scattered:  # the blocks lie in order, after all
+        return slot_of(rng)
+    position = rng.choice(scattered)
     (index, offset), answer = divmod(position, size), table.slot(position)
     block = table.block_ids[index]
     return Drawn(
@@ -580,15 +625,16 @@ def num_splits(rng: random.Random) -> Drawn:
     answer = choose_num_splits(programs, context, tile, processors)
     wanted, most = 2 * processors // programs, context // (4 * tile)
     return Drawn(
-        f"Decode of {batch} sequence{'s' * (batch > 1)} of {context:,} tokens, {heads} KV heads, "
-        f"{processors} multiprocessors. Each wants two programs; a split has at least four tiles of {tile}. "
-        "How many splits?",
+        f"Decode of {batch} sequence{'s' * (batch > 1)} of {context:,} tokens, {heads} KV heads, on "
+        f"{processors} multiprocessors. Each multiprocessor should get two programs (round down), and a split "
+        f"has at least four tiles of {tile} tokens. Into how many splits is each sequence cut?",
         answer,
         [f"programs without splits: {batch} x {heads} = {programs}",
          f"2 x {processors} // {programs} = {wanted}; at most {context:,} / (4 x {tile}) = {most}: {answer}"],
-        [(wanted, "the context is too short for so many: four tiles a split"), (most, "fewer fill the GPU"),
+        [(wanted, "you forgot the tiles: the context is too short for so many, at four tiles a split"),
+         (most, "so many the tiles allow, and fewer fill the GPU"),
          (2 * processors // batch, "each KV head is a program of its own"),
-         (processors // programs, "each multiprocessor wants two programs")],
+         (processors // programs, "each multiprocessor should get two programs")],
     )  # fmt: skip
 
 

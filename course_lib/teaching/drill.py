@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, timedelta
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from course_lib.teaching import arithmetic, check, interview
@@ -29,6 +30,14 @@ TOPICS = ("kv cache", "fragmentation", "paging", "attention", "kernel", "serving
 MOVES = ("problem", "motivation", "mechanism", "real")
 POINTS = (*MOVES, "depth")  # what can be earned with one answer
 DEPTH = "A number, a trap or a trade-off of your own, beyond the four moves."
+LABELS = {**{point: point for point in POINTS}, "real": "real systems"}  # as people see them
+DEBUGGING = (
+    "Debugging: what the symptom rules out; the suspects, likeliest first; cause and cure; the test or metric "
+    "that would have caught it."
+)
+DRAWABLE = ("token_17", "three_wastes", "waste_bound", "os_analogy", "free_in_reverse", "parent_hash",
+            "split_kv", "gqa_packing", "kv_layouts", "no_block_free", "n_samples_and_beams")  # fmt: skip
+WHOLE = ("in_one_minute", "in_five_minutes")  # what the opening of an interview asks already
 
 
 # -- the questions ------------------------------------------------------------------------------------------
@@ -66,6 +75,11 @@ class Question:
         """What earns each of the five points."""
         return {**{move: getattr(self, move) for move in MOVES}, "depth": DEPTH}
 
+    @property
+    def legend(self) -> str:
+        """What the moves mean in this question; "" if they mean what they say."""
+        return DEBUGGING if self.topic == "debugging" else ""
+
 
 def questions(path: Path | None = None) -> tuple[Question, ...]:
     """All questions of the course, or of another file of the same form.
@@ -75,13 +89,16 @@ def questions(path: Path | None = None) -> tuple[Question, ...]:
         FileNotFoundError: there is no such file.
     """
     source = path or files("course_lib.teaching").joinpath("questions.toml")
-    raw = tomllib.loads(source.read_text(encoding="utf-8"))
-    loaded, ids = [_question(row) for row in raw.get("questions", [])], set[str]()
+    loaded, ids = [_question(row) for row in _rows(source)], set[str]()
     for each in loaded:
         if each.id in ids:
             raise ValueError(f"question {each.id!r} is there twice: give each an id of its own")
         ids.add(each.id)
     return tuple(loaded)
+
+
+def _rows(source: Path | Traversable) -> list[dict]:
+    return tomllib.loads(source.read_text(encoding="utf-8")).get("questions", [])
 
 
 def _question(row: dict) -> Question:
@@ -168,11 +185,15 @@ def answered(card: Card | None, points: int, today: date) -> Card:
 def load_record() -> dict[str, Card]:
     """Question id -> its card. What cannot be read is left out, and begins anew."""
     try:
-        raw = dict(json.loads((check.state_dir() / "drill.json").read_text(encoding="utf-8")))
+        return read_cards(json.loads((check.state_dir() / "drill.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # absent or broken
         return {}
+
+
+def read_cards(raw: object) -> dict[str, Card]:
+    """Cards from JSON. One that is broken is left out."""
     record = {}
-    for id, entry in raw.items():
+    for id, entry in dict(raw).items():
         try:
             card = Card(
                 int(entry["box"]), date.fromisoformat(entry["due"]), int(entry["times"]), int(entry["points"])
@@ -184,14 +205,18 @@ def load_record() -> dict[str, Card]:
     return record
 
 
+def write_cards(record: dict[str, Card]) -> dict:
+    """Cards as JSON takes them."""
+    return {id: {**asdict(card), "due": card.due.isoformat()} for id, card in record.items()}
+
+
 def save_record(record: dict[str, Card]) -> str:
     """Write the record, all of it or nothing. Returns "", or why it could not be kept."""
-    raw = {id: {**asdict(card), "due": card.due.isoformat()} for id, card in record.items()}
     place = check.state_dir()
     try:
         place.mkdir(parents=True, exist_ok=True)
         scratch = place / "drill.json.part"
-        scratch.write_text(json.dumps(raw, indent=1), encoding="utf-8")
+        scratch.write_text(json.dumps(write_cards(record), indent=1), encoding="utf-8")
         os.replace(scratch, place / "drill.json")
     except OSError as error:
         return f"(not kept: {error.strerror} at {place})"
@@ -320,39 +345,66 @@ class Result:
 def mock(level: str, seed: int, bank: Sequence[Question] | None = None) -> list[Stage]:
     """The stages of an interview of twenty minutes, with what may be asked in each. No question comes twice.
 
+    What the opening asks is not asked again, and at the whiteboard stands what can be drawn, if the bank has it.
+
     Raises:
         ValueError: an unknown level, or fewer questions than the interview has.
     """
     if level not in ROUTES:
         raise ValueError(f"no interview of level {level!r}: one of {', '.join(ROUTES)}")
     route, rank, rng = ROUTES[level], LEVELS.index(level), random.Random(seed)
-    left, needed = list(questions() if bank is None else bank), sum(bool(topics) for _, _, topics in route)
+    left = [each for each in (questions() if bank is None else bank) if each.id not in WHOLE]
+    needed = sum(bool(topics) for _, _, topics in route)
     if len(left) < needed:
         raise ValueError(f"an interview has {needed} questions, there are {len(left)}: take a larger file")
     rng.shuffle(left)
+    drawable = [each.id for each in left if each.id in DRAWABLE]
+
+    def take(part: tuple, rank: int) -> Question | None:
+        name, minutes, topics = part
+        return _take(left, topics, rank, minutes, drawable if name == "whiteboard" and drawable else None)
+
     # First one for each stage, then what is harder and easier, from what is left.
-    planned = [_take(left, topics, rank) if topics else None for _, _, topics in route]
-    return [Stage(name, minutes, _choices(name, topics, question, left, rank, rng))
-            for (name, minutes, topics), question in zip(route, planned, strict=True)]  # fmt: skip
+    planned, stages = [take(part, rank) if part[2] else None for part in route], []
+    for part, question in zip(route, planned, strict=True):
+        if question:
+            choices = take(part, rank - 1) or question, question, take(part, rank + 1) or question
+        else:
+            choices = _problems(rng, rank) if part[0] == "arithmetic" else (_ends()[part[0]],) * 3
+        stages.append(Stage(*part[:2], choices))
+    return stages
 
 
-def _choices(
-    name: str, topics: tuple, planned: Question | None, left: list, rank: int, rng: random.Random
-) -> tuple:
-    """What may be asked in a stage: easier, as planned, harder."""
-    if planned:
-        return _take(left, topics, rank - 1) or planned, planned, _take(left, topics, rank + 1) or planned
-    if name == "arithmetic":
-        ranks = [min(max(each, 0), len(LEVELS) - 1) for each in (rank - 1, rank, rank + 1)]
-        return tuple(arithmetic.draw(rng, level=LEVELS[each]) for each in ranks)
-    return (_opening() if name == "opening" else _closing(),) * 3
+def _problems(rng: random.Random, rank: int) -> tuple[Problem, ...]:
+    """Arithmetic of three kinds: easier, as planned, harder."""
+    drawn = list[Problem]()
+    for each in (rank - 1, rank, rank + 1):
+        level = LEVELS[min(max(each, 0), len(LEVELS) - 1)]
+        drawn.append(arithmetic.draw(rng, level=level, recent=[problem.id for problem in drawn]))
+    return tuple(drawn)
 
 
-def _take(left: list[Question], topics: Collection[str], rank: int) -> Question | None:
-    """The question that is nearest to these topics and this level. It is left no longer."""
-    if not left:
+def _take(
+    left: list[Question],
+    topics: Collection[str],
+    rank: int,
+    minutes: int,
+    ids: Collection[str] | None = None,
+) -> Question | None:
+    """The question that is nearest to these topics, this level and this time. It is left no longer.
+
+    Args:
+        ids: what may be taken; None: anything.
+    """
+    free = [each for each in left if ids is None or each.id in ids]
+    if not free:
         return None
-    best = min(left, key=lambda each: (each.topic not in topics, abs(LEVELS.index(each.level) - rank)))
+
+    def distance(each: Question) -> tuple[bool, int, int]:
+        too_long = max(0, each.minutes - minutes)
+        return each.topic not in topics, abs(LEVELS.index(each.level) - rank), too_long
+
+    best = min(free, key=distance)
     left.remove(best)
     return best
 
@@ -391,7 +443,10 @@ class Interview:
     def scorecard(self) -> list[tuple[str, str]]:
         """Points for each move over all answers, the time, what to repeat and where to read: (name, text)."""
         asked = [each for each in self.results if isinstance(each.item, Question)]
-        rows = [(point, f"{sum(point in each.said for each in asked)} of {len(asked)}") for point in POINTS]
+        rows = [
+            (LABELS[point], f"{sum(point in each.said for each in asked)} of {len(asked)}")
+            for point in POINTS
+        ]
         problems = [each for each in self.results if isinstance(each.item, Problem)]
         rows += [("arithmetic", f"{sum(each.went == 1 for each in problems)} of {len(problems)}")]
         planned = sum(each.stage.minutes for each in self.results)
@@ -414,58 +469,11 @@ def clock(seconds: float, minutes: int) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02} of {minutes}:00"
 
 
-def _opening() -> Question:
-    return Question(
-        **dict(id="opening", level="screen", topic="paging", lesson="11", minutes=1),
-        ask="Explain PagedAttention to me, in one minute.",
-        sentence="The KV cache is kept in small blocks that are handed out as tokens need them, and a block "
-        "table tells attention where they lie.",
-        paragraph=interview.load_answers().one_minute,
-        depth="Name the price: the kernel follows a table, the scheduler must preempt when blocks run out, "
-        "and where memory is not the limit there is nothing to win.",
-        problem="A slab of the longest length for each request: most of its slots never hold a token.",
-        motivation="Nobody knows how long an answer gets: so give memory on demand, in equal blocks.",
-        mechanism="A pool of blocks, a table for each sequence, a slot for each token, a kernel to match.",
-        real="Who uses it, vLLM for one, and what it buys: more requests at once, so more tokens a second.",
-        follow_ups=(
-            FollowUp(
-                "What do you pay for it?",
-                "A look-up for each block in the kernel, less than a block of waste for each sequence, and "
-                "a scheduler that can run out of blocks in the middle of an answer.",
-            ),
-            FollowUp(
-                "When would you not use it?",
-                "When lengths are known and equal, or one request runs at a time: a slab wastes nothing.",
-            ),
-        ),
-    )
-
-
-def _closing() -> Question:
-    return Question(
-        **dict(id="closing", level="screen", topic="serving", lesson="11", minutes=1),
-        ask="Sum it up, and tell me what you are not sure of.",
-        sentence="Blocks on demand, a table to find them, a kernel that follows it, a scheduler that fills "
-        "the memory; and I would measure before I trusted any of it on your load.",
-        paragraph="A sentence on what it is, one on what it buys, one on what it costs. Then say what you "
-        "have not done yourself, and how you would find out. Then ask something back.",
-        depth="A good question back: which of memory, bandwidth and computing holds your service back today?",
-        problem="Say once more what was wasted.",
-        motivation="Say once more why blocks, and not a better slab.",
-        mechanism="Say it in one breath: pool, table, slot, kernel, scheduler.",
-        real="Say what you have run or measured yourself, and what you have only read.",
-        follow_ups=(
-            FollowUp(
-                "What would you measure first?",
-                "How full the KV cache is, how many requests run and wait, and how often one is preempted.",
-            ),
-            FollowUp(
-                "And if the cache is never full?",
-                "Then paging is not what holds the service back: look at the batch, at prefill, at what the "
-                "GPU waits for.",
-            ),
-        ),
-    )
+def _ends() -> dict[str, Question]:
+    """The opening and the closing of every interview, which are in no record."""
+    rows = _rows(files("course_lib.teaching").joinpath("opening.toml"))
+    spoken = {"opening": dict(paragraph=interview.load_answers().one_minute)}
+    return {row["id"]: _question({**row, **spoken.get(row["id"], {})}) for row in rows}
 
 
 # -- in a terminal ------------------------------------------------------------------------------------------
@@ -510,12 +518,12 @@ def _say(text: str, indent: str = "") -> None:
     print(textwrap.fill(" ".join(text.split()), width, **hanging))
 
 
-def _timed(prompt: str, minutes: int) -> tuple[str, float]:
-    """What was typed, and how long it took."""
+def _timed(prompt: str, minutes: int, before: float = 0.0) -> tuple[str, float]:
+    """What was typed, and how long it took; `before` are seconds that were used already."""
     begun = time.monotonic()
     typed = input(f"{prompt} ({minutes} min) > ").strip()
     seconds = time.monotonic() - begun
-    print(f"  {clock(seconds, minutes)}")
+    print(f"  {clock(before + seconds, minutes)}")
     return typed, seconds
 
 
@@ -527,8 +535,10 @@ def _ask_question(question: Question, minutes: int) -> tuple[tuple[str, ...], fl
     for following, layer in layers.items():
         _say(layer, "  ")
         input(f"[Enter: {following}] ")
+    if question.legend:
+        _say(question.legend, "  ")
     for number, (point, earns) in enumerate(question.rubric.items(), start=1):
-        _say(earns, f"  {number} {point:11}")
+        _say(earns, f"  {number} {LABELS[point]:13}")
     typed = input("which of them did you say? like 134; none: Enter > ")
     return tuple(point for number, point in enumerate(POINTS, start=1) if str(number) in typed), seconds
 
@@ -554,8 +564,11 @@ def _ask_questions(session: Session) -> None:
 
 def _ask_problem(problem: Problem, minutes: int) -> tuple[bool, float]:
     _say(problem.ask, "? ")
-    typed, seconds = _timed("with a unit", minutes)
-    graded = arithmetic.grade(problem, typed)
+    typed, seconds = _timed("with a unit, or ?", minutes)
+    while not (graded := arithmetic.grade(problem, typed)).readable:
+        _say(graded.message)
+        typed, more = _timed("once more, with a unit, or ?", minutes, seconds)
+        seconds += more
     _say(graded.message)
     for line in (*problem.working, f"so {problem.shown}"):
         _say(line, "  ")
@@ -563,9 +576,10 @@ def _ask_problem(problem: Problem, minutes: int) -> tuple[bool, float]:
 
 
 def _ask_arithmetic(rng: random.Random, level: str | None) -> None:
+    series = arithmetic.Series(rng, level)
     while True:
         print()
-        problem = arithmetic.draw(rng, level=level)
+        problem = series.next()
         _ask_problem(problem, problem.minutes)
 
 
@@ -582,7 +596,7 @@ def _ask_interview(running: Interview) -> None:
     finally:  # an interview that was broken off has a scorecard, too
         print(f"\nscorecard {running.keep(date.today())}".rstrip())
         for name, text in running.scorecard():
-            _say(text, f"  {name:12}")
+            _say(text, f"  {name:13}")
 
 
 def _list(session: Session) -> None:

@@ -123,7 +123,9 @@ class Asked:
         self.start = _button("Start", self.begin, "primary")
         self.show = _button(self.LAYERS[0], self._show_layer)
         self.boxes = {
-            point: widgets.Checkbox(description=point, indent=False, layout=widgets.Layout(width="130px"))
+            point: widgets.Checkbox(
+                description=machine.LABELS[point], indent=False, layout=widgets.Layout(width="130px")
+            )
             for point in machine.POINTS
         }
         self.earns = {point: widgets.HTML("", layout=WIDE) for point in machine.POINTS}
@@ -131,7 +133,8 @@ class Asked:
         self.follow = _button(self.STEPS[0], self._follow)
         rubric = [widgets.HBox([self.boxes[point], self.earns[point]]) for point in machine.POINTS]
         says = widgets.HTML(_block("Tick what you <b>said</b>, not what you know.", 105))
-        self.rubric = widgets.VBox([says, *rubric, self.score])
+        self.legend = widgets.HTML("", layout=WIDE)  # what the moves mean here
+        self.rubric = widgets.VBox([says, self.legend, *rubric, self.score])
         buttons = widgets.HBox([self.start, self.show, self.clock.view])
         self.box = widgets.VBox(
             [self.head, buttons, self.notes, self.answer, self.rubric, self.told, self.follow, self.more]
@@ -153,6 +156,7 @@ class Asked:
         for point, earns in question.rubric.items():
             self.boxes[point].value, self.boxes[point].disabled = False, False
             self.earns[point].value = _text(earns, 105)
+        self.legend.value = _text(question.legend, 105) if question.legend else ""
         self.score.disabled = False
         _show(self.rubric, False)
         self.offer([])
@@ -246,7 +250,7 @@ class Sum:
     def __init__(self, on_check: Callable[[bool, float], None] = lambda right, seconds: None):
         self.on_check, self.problem, self.clock = on_check, None, Clock()
         self.head, self.told, self.lines = (widgets.HTML("", layout=WIDE) for _ in range(3))
-        self.field = widgets.Text(placeholder="your answer, with its unit")
+        self.field = widgets.Text(placeholder="your answer, with its unit; or ?")
         self.check = _button("Check", self._check, "primary")
         self.working = _button("Working", self._work)
         row = widgets.HBox([self.field, self.check, self.working, self.clock.view])
@@ -267,8 +271,11 @@ class Sum:
         self.head.value = _text(problem.ask, 150)
 
     def _check(self) -> None:
-        seconds, graded = self.clock.stop(), sums.grade(self.problem, self.field.value)
+        graded = sums.grade(self.problem, self.field.value)
         self.told.value = _text(graded.message, 130)
+        if not graded.readable:  # no answer yet: the clock runs on
+            return
+        seconds = self.clock.stop()
         if graded.right:
             self._work()
         self.on_check(graded.right, seconds)
@@ -280,10 +287,10 @@ class Sum:
 
 def arithmetic(seed: int | None = None, level: str | None = None) -> Explorer:
     """Problems with fresh numbers. Check names the slip if it knows it; Working shows what to write down."""
-    rng, asked = random.Random(seed), Sum()
+    series, asked = sums.Series(random.Random(seed), level), Sum()
 
     def pose() -> None:
-        asked.pose(sums.draw(rng, level=level))
+        asked.pose(series.next())
 
     following = _button("Next", pose)
     pose()
@@ -310,7 +317,7 @@ def mock_interview(
             interview.answer(("right",) * right, seconds)
             following.disabled = solved.working.disabled = False
 
-    def pose(running: bool = True) -> None:
+    def pose() -> None:
         following.disabled, stage = True, interview.stage
         _show(asked.box, bool(stage) and isinstance(interview.item, Question))
         _show(solved.box, bool(stage) and isinstance(interview.item, Problem))
@@ -325,8 +332,7 @@ def mock_interview(
             solved.working.disabled = True  # until there is an answer
             return
         asked.pose(interview.item, stage.minutes, stage.title)
-        if running:
-            asked.begin()
+        asked.begin()
 
     def finish() -> None:
         complaint = interview.keep(date.today())
@@ -338,7 +344,7 @@ def mock_interview(
         line.value = _text("over: what went badly comes back in the drill", 100)
 
     asked, solved, following = Asked(scored), Sum(checked), _button("Next", pose)
-    pose(running=False)
+    pose()
     foot = "Run this cell: twenty minutes, eight parts."
     card = _card(f"{level} · {interview.stage.title}", interview.item.ask, foot)
     controls = [*asked.controls, *solved.controls, following]
