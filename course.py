@@ -67,7 +67,7 @@ NOT_FOR_TEXT = (
 SPACE_NEEDED = 3 * 10**9  # bytes: about 2 GB stay on disk, the rest is room to unpack
 DEFAULT_PORT = 8888
 SETTINGS = ("PORT", "NO_BROWSER", "NB", "REMEASURE", "HERE", "BENCH", "SOAK", "VLLM")
-NO_WEIGHTS_NEEDED = "02, 03, 05, 06 and 10"
+NO_WEIGHTS_NEEDED = "02, 03, 05, 06, 10 and 11"
 
 
 class CourseError(Exception):

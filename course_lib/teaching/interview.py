@@ -65,8 +65,12 @@ def load_answers() -> Answers:
 
 def five_minutes() -> str:
     """The closing sentences of the notebooks, as one text."""
-    pieces = [piece.say for piece in load_answers().five_minutes]
-    return " ".join(piece if piece.endswith((".", "?")) else piece.rstrip(",;:") + "." for piece in pieces)
+    return " ".join(whole(piece.say) for piece in load_answers().five_minutes)
+
+
+def whole(piece: str) -> str:
+    """A piece that was cut out of a sentence, with a full stop."""
+    return piece if piece.endswith((".", "?")) else piece.rstrip(",;:") + "."
 
 
 def minutes(text: str) -> float:
@@ -84,7 +88,8 @@ def spoken(length: str) -> HTML:
     if length == "one minute":
         parts, text = [("", answers.one_minute)], answers.one_minute
     else:
-        parts, text = [(piece.lesson, piece.say) for piece in answers.five_minutes], five_minutes()
+        parts = [(piece.lesson, whole(piece.say)) for piece in answers.five_minutes]
+        text = five_minutes()
     lines = "".join(
         f"<p style='margin:4px 0'><b>{lesson}</b> {html.escape(said)}</p>"
         if lesson

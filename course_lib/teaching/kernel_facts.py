@@ -168,8 +168,8 @@ def measured() -> None:
     """Print the stored measurements, or that there are none."""
     found = results()
     if found is None:
-        print("measured on: nothing yet. No GPU was at hand where the course was built.")
-        print("On a machine with one, `python -m benchmarks.kernel_gpu` fills this in.")
+        print("measured on: nothing yet.")
+        print("On a machine with a GPU, `make bench BENCH=kernel_gpu` fills this in.")
         return
     machine = found["machine"]
     print(f"measured on: {machine['hardware']['gpu']}, {machine['date']}, {found['dtype']}")
@@ -211,7 +211,7 @@ def measured_splits() -> None:
     """Print what the sweep over splits found on a GPU, or that nobody has run it."""
     tuning = (results() or {}).get("tuning") or []
     if not tuning:
-        print("measured on: nothing yet. `python -m benchmarks.kernel_gpu --tune` on a GPU fills this in.")
+        print("measured on: nothing yet. `make bench BENCH=kernel_gpu ARGS=--tune` on a GPU fills this in.")
     for row in tuning:
         ours, best = row["default"]["num_splits"], row["best"]["num_splits"]
         print(
