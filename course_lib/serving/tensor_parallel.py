@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.distributed as dist
+from tokenizers import Tokenizer
 
 from course_lib.memory import PagedAllocator
 from course_lib.processes import for_a_child
@@ -33,7 +34,6 @@ from course_lib.serving.sampling import SamplingParams
 from course_lib.serving.stores import BlockStore
 from course_lib.serving.weights import (
     DEFAULT_MODEL,
-    Tokenizer,
     build_model,
     find_checkpoint,
     read_config,
@@ -139,10 +139,13 @@ class Work:
 
 
 class TensorParallelEngine(LLMEngine):
-    """The engine of rank 0. `kv_cache_bytes` is what rank 0 gives; the others have as many blocks.
+    """The engine of rank 0. `kv_cache_bytes` is what rank 0 gives; the others have as many blocks, and run `follow`.
 
     Example:
-        see `main`: rank 0 runs this engine, every other rank runs `follow`.
+        >>> engine = TensorParallelEngine(shard, tokenizer, kv_cache_bytes=2**26)    # doctest: +SKIP
+        >>> engine.generate(["The capital of France is"])[0].outputs[0].text         # doctest: +SKIP
+        ' Paris.'
+        >>> engine.stop()                                                            # doctest: +SKIP
     """
 
     def _forward(self, runs: list[Run]) -> torch.Tensor:
